@@ -1,0 +1,35 @@
+# oban_manage: a plain PGXS extension.
+#
+#   make && make install        build, install into the server of $(PG_CONFIG)
+#   make installcheck           regress, isolation and TAP tests against a running server
+#   dev/test                    all of it and the checks of the code, on a throwaway server
+
+EXTENSION = oban_manage
+MODULE_big = oban_manage
+OBJS = \
+	src/cancel_retry_delete.o \
+	src/change_values.o \
+	src/changes.o \
+	src/job_argument.o \
+	src/job_ids.o \
+	src/job_result.o \
+	src/jobs_table.o \
+	src/oban_manage.o \
+	src/plan_cache.o \
+	src/queries.o \
+	src/read_job.o \
+	src/signals.o \
+	src/update.o
+DATA = oban_manage--1.0.sql
+PGFILEDESC = "oban_manage - manage Oban jobs from SQL"
+
+REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
+TAP_TESTS = 1
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS has no header dependencies unless the server was built with them.
+$(OBJS): $(wildcard src/*.h)

@@ -1,0 +1,130 @@
+/* oban_manage--1.0.sql */
+
+\echo Use "CREATE EXTENSION oban_manage" to load this file. \quit
+
+CREATE TYPE oban_job AS (
+	id bigint,
+	state text,
+	queue text,
+	worker text,
+	attempt integer,
+	max_attempts integer,
+	priority integer,
+	args jsonb,
+	meta jsonb,
+	tags text[],
+	errors jsonb,
+	attempted_by text[],
+	inserted_at timestamptz,
+	scheduled_at timestamptz,
+	attempted_at timestamptz,
+	completed_at timestamptz,
+	cancelled_at timestamptz,
+	discarded_at timestamptz,
+	prefix text
+);
+COMMENT ON TYPE oban_job IS
+'a job, the same whatever oban_jobs table it is in; prefix is the schema of that table';
+
+-- cancel
+
+CREATE FUNCTION oban_cancel_job(job_id bigint, prefix text DEFAULT NULL) RETURNS boolean
+AS 'MODULE_PATHNAME', 'oban_cancel_job_by_id' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_cancel_job(bigint, text) IS
+'cancel a job that is not completed, discarded or cancelled; tells a worker that executes it to stop; returns whether it was cancelled';
+
+CREATE FUNCTION oban_cancel_job(job record) RETURNS boolean
+AS 'MODULE_PATHNAME', 'oban_cancel_job_by_record' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_cancel_job(record) IS
+'cancel a job, given as a row of an oban_jobs table or an oban_job';
+
+CREATE FUNCTION oban_cancel_job(job_ids bigint[], prefix text DEFAULT NULL) RETURNS integer
+AS 'MODULE_PATHNAME', 'oban_cancel_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_cancel_job(bigint[], text) IS
+'cancel many jobs at once; returns how many were cancelled';
+
+CREATE FUNCTION oban_cancel_many_jobs(job_ids bigint[], prefix text DEFAULT NULL) RETURNS integer
+AS 'MODULE_PATHNAME', 'oban_cancel_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_cancel_many_jobs(bigint[], text) IS
+'cancel many jobs at once; returns how many were cancelled';
+
+-- retry
+
+CREATE FUNCTION oban_retry_job(job_id bigint, prefix text DEFAULT NULL) RETURNS boolean
+AS 'MODULE_PATHNAME', 'oban_retry_job_by_id' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_retry_job(bigint, text) IS
+'make a job that is not available or executing available now, with at least one attempt left; wakes its queue; returns whether it was retried';
+
+CREATE FUNCTION oban_retry_job(job record) RETURNS boolean
+AS 'MODULE_PATHNAME', 'oban_retry_job_by_record' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_retry_job(record) IS
+'retry a job, given as a row of an oban_jobs table or an oban_job';
+
+CREATE FUNCTION oban_retry_job(job_ids bigint[], prefix text DEFAULT NULL) RETURNS integer
+AS 'MODULE_PATHNAME', 'oban_retry_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_retry_job(bigint[], text) IS
+'retry many jobs at once; returns how many were retried';
+
+CREATE FUNCTION oban_retry_many_jobs(job_ids bigint[], prefix text DEFAULT NULL) RETURNS integer
+AS 'MODULE_PATHNAME', 'oban_retry_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_retry_many_jobs(bigint[], text) IS
+'retry many jobs at once; returns how many were retried';
+
+-- delete
+
+CREATE FUNCTION oban_delete_job(job_id bigint, prefix text DEFAULT NULL) RETURNS boolean
+AS 'MODULE_PATHNAME', 'oban_delete_job_by_id' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_delete_job(bigint, text) IS
+'delete a job that is not executing; returns whether it was deleted';
+
+CREATE FUNCTION oban_delete_job(job record) RETURNS boolean
+AS 'MODULE_PATHNAME', 'oban_delete_job_by_record' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_delete_job(record) IS
+'delete a job, given as a row of an oban_jobs table or an oban_job';
+
+CREATE FUNCTION oban_delete_job(job_ids bigint[], prefix text DEFAULT NULL) RETURNS integer
+AS 'MODULE_PATHNAME', 'oban_delete_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_delete_job(bigint[], text) IS
+'delete many jobs at once; returns how many were deleted';
+
+CREATE FUNCTION oban_delete_many_jobs(job_ids bigint[], prefix text DEFAULT NULL) RETURNS integer
+AS 'MODULE_PATHNAME', 'oban_delete_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_delete_many_jobs(bigint[], text) IS
+'delete many jobs at once; returns how many were deleted';
+
+-- update
+
+CREATE FUNCTION oban_update_job(job_id bigint, changes jsonb, prefix text DEFAULT NULL)
+RETURNS oban_job
+AS 'MODULE_PATHNAME', 'oban_update_job_by_id' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_job(bigint, jsonb, text) IS
+'update a job with a JSON object of changes (args, max_attempts, meta, priority, queue, scheduled_at or schedule_in, tags, worker); returns the job';
+
+CREATE FUNCTION oban_update_job(job record, changes jsonb) RETURNS oban_job
+AS 'MODULE_PATHNAME', 'oban_update_job_by_record' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_job(record, jsonb) IS
+'update a job, given as a row of an oban_jobs table or an oban_job';
+
+CREATE FUNCTION oban_update_job(job_ids bigint[], changes jsonb, prefix text DEFAULT NULL)
+RETURNS SETOF oban_job
+AS 'MODULE_PATHNAME', 'oban_update_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_job(bigint[], jsonb, text) IS
+'update many jobs at once, all of them or none; returns the jobs in id order';
+
+CREATE FUNCTION oban_update_many_jobs(job_ids bigint[], changes jsonb, prefix text DEFAULT NULL)
+RETURNS SETOF oban_job
+AS 'MODULE_PATHNAME', 'oban_update_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_many_jobs(bigint[], jsonb, text) IS
+'update many jobs at once, all of them or none; returns the jobs in id order';
+
+-- reading
+
+CREATE FUNCTION oban_get_job(job_id bigint, prefix text DEFAULT NULL) RETURNS oban_job
+AS 'MODULE_PATHNAME', 'oban_get_job' LANGUAGE C STABLE PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION oban_get_job(bigint, text) IS
+'the job, or NULL when there is none';
+
+CREATE FUNCTION oban_job_cancelled(job_id bigint, prefix text DEFAULT NULL) RETURNS boolean
+AS 'MODULE_PATHNAME', 'oban_job_cancelled' LANGUAGE C STABLE PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION oban_job_cancelled(bigint, text) IS
+'should a worker that executes the job stop: true once the job is cancelled or gone';

@@ -1,0 +1,255 @@
+/*
+ * change_values.c
+ *		Values of changes that take more than a look: times, spans of time, tags.
+ *
+ * PostgreSQL's own input functions read times and spans; changes.c adds to
+ * their errors which key they are about and what it takes.
+ */
+#include "oban_manage.h"
+
+#include <ctype.h>
+#include <math.h>
+
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "lib/qunique.h"
+#include "utils/builtins.h"
+#include "utils/formatting.h"
+#include "utils/numeric.h"
+
+/*
+ * Is it white space, in ASCII?  Other white space depends on the locale.
+ */
+bool
+om_is_blank(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/*
+ * Skip so many digits, or return NULL.
+ */
+static const char *
+skip_digits(const char *p, int least, int most)
+{
+	int n = 0;
+
+	while (p != NULL && n < most && isdigit((unsigned char) p[n]))
+		n++;
+	return p != NULL && n >= least ? p + n : NULL;
+}
+
+/*
+ * Skip that character, or return NULL.
+ */
+static const char *
+skip_char(const char *p, char c)
+{
+	return p != NULL && *p == c ? p + 1 : NULL;
+}
+
+/*
+ * Skip Z, or an offset: ±HH, ±HHMM or ±HH:MM.
+ */
+static const char *
+skip_offset(const char *p)
+{
+	if (*p == 'Z' || *p == 'z')
+		return p + 1;
+	if (*p != '+' && *p != '-')
+		return NULL;
+	p = skip_digits(p + 1, 2, 2);
+	if (p != NULL && *p == ':')
+		return skip_digits(p + 1, 2, 2);
+	return p != NULL && *p != '\0' ? skip_digits(p, 2, 2) : p;
+}
+
+/*
+ * Complete an ISO 8601 date or time, YYYY-MM-DD[(T| )HH:MM[:SS[.F]][offset]],
+ * with the time and the offset that it does not have; NULL when it is not of
+ * that form.  timestamptz_in would take much more, which depends on DateStyle
+ * and TimeZone, or on when it is read: '01/02/2026', 'tomorrow', 'infinity'.
+ */
+static char *
+complete_iso_time(const char *string)
+{
+	const char *p;
+
+	p = skip_char(skip_digits(string, 4, 6), '-');
+	p = skip_char(skip_digits(p, 2, 2), '-');
+	p = skip_digits(p, 2, 2);
+	if (p == NULL)
+		return NULL;
+	if (*p == '\0')
+		return psprintf("%sT00:00Z", string);
+
+	if (*p != 'T' && *p != 't' && *p != ' ')
+		return NULL;
+	p = skip_digits(p + 1, 2, 2);
+	p = skip_digits(skip_char(p, ':'), 2, 2);
+	if (p != NULL && *p == ':')
+		p = skip_digits(p + 1, 2, 2);
+	if (p != NULL && *p == '.')
+		p = skip_digits(p + 1, 1, PG_INT32_MAX);
+	if (p == NULL)
+		return NULL;
+	if (*p == '\0')
+		return psprintf("%sZ", string);
+
+	p = skip_offset(p);
+	return p != NULL && *p == '\0' ? pstrdup(string) : NULL;
+}
+
+static char *
+string_of(const JsonbValue *value)
+{
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+/*
+ * The UTC time that an ISO 8601 string says, which is in UTC when it has no
+ * offset.  Returns false when the value is not one.
+ */
+bool
+om_value_time(const JsonbValue *value, Timestamp *time)
+{
+	char *string;
+
+	if (value->type != jbvString)
+		return false;
+	string = complete_iso_time(string_of(value));
+	if (string == NULL)
+		return false;
+
+	/* A timestamptz counts from 2000-01-01 00:00 UTC, as a timestamp in UTC does. */
+	*time = DatumGetTimestampTz(DirectFunctionCall3(
+		timestamptz_in, CStringGetDatum(string), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	return true;
+}
+
+/*
+ * The UTC time that lies a number of seconds, or an interval given as text,
+ * after the transaction's start.  Returns false when the value is neither.
+ */
+bool
+om_value_time_from_now(const JsonbValue *value, Timestamp *time)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	Datum span;
+
+	if (value->type == jbvNumeric)
+	{
+		double microseconds =
+			rint(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+													NumericGetDatum(value->val.numeric))) *
+				 USECS_PER_SEC);
+
+		/* Neither too large, nor too far in the past */
+		if (!(microseconds < (double) (END_TIMESTAMP - now) &&
+			  microseconds >= (double) (MIN_TIMESTAMP - now)))
+			return false;
+		*time = now + (int64) microseconds;
+		return IS_VALID_TIMESTAMP(*time);
+	}
+	if (value->type != jbvString)
+		return false;
+
+	/* In UTC, where each day has 24 hours, whatever the session's TimeZone */
+	span = DirectFunctionCall3(interval_in, CStringGetDatum(string_of(value)),
+							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	*time =
+		DatumGetTimestamp(DirectFunctionCall2(timestamp_pl_interval, TimestampGetDatum(now), span));
+	return !TIMESTAMP_NOT_FINITE(*time);
+}
+
+/*
+ * Trim and lower-case a tag.  Returns NULL when nothing is left of it.
+ */
+static text *
+normalize_tag(const char *string, int len)
+{
+	char *lower;
+	text *tag;
+
+	while (len > 0 && om_is_blank(*string))
+	{
+		string++;
+		len--;
+	}
+	while (len > 0 && om_is_blank(string[len - 1]))
+		len--;
+	if (len == 0)
+		return NULL;
+
+	lower = str_tolower(string, len, DEFAULT_COLLATION_OID);
+	tag = cstring_to_text(lower);
+	pfree(lower);
+	return tag;
+}
+
+/* Bytewise, so that the order of tags does not depend on the database's locale */
+static int
+compare_tags(const void *a, const void *b)
+{
+	const text *left = *(text *const *) a;
+	const text *right = *(text *const *) b;
+	int left_len = VARSIZE_ANY_EXHDR(left);
+	int right_len = VARSIZE_ANY_EXHDR(right);
+	int result = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), Min(left_len, right_len));
+
+	return result != 0 ? result : left_len - right_len;
+}
+
+/*
+ * The text[] of an array of tags, normalised as Oban for Python does: trimmed,
+ * lower-cased, without blanks and nulls, each once, in order.  Returns false
+ * when the value is not an array of strings, numbers, booleans and nulls.
+ */
+bool
+om_value_tags(const JsonbValue *value, ArrayType **tags)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue element;
+	Datum *texts;
+	int ntexts = 0;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data) ||
+		JsonContainerIsScalar(value->val.binary.data))
+		return false;
+
+	texts = palloc(sizeof(Datum) * Max(JsonContainerSize(value->val.binary.data), 1));
+	iterator = JsonbIteratorInit(value->val.binary.data);
+	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
+	{
+		text *tag = NULL;
+
+		if (token != WJB_ELEM)
+			continue;
+		switch (element.type)
+		{
+			case jbvNull:
+				break;
+			case jbvString:
+				tag = normalize_tag(element.val.string.val, element.val.string.len);
+				break;
+			case jbvNumeric:
+				tag = cstring_to_text(DatumGetCString(
+					DirectFunctionCall1(numeric_out, NumericGetDatum(element.val.numeric))));
+				break;
+			case jbvBool:
+				tag = cstring_to_text(element.val.boolean ? "true" : "false");
+				break;
+			default:
+				return false;
+		}
+		if (tag != NULL)
+			texts[ntexts++] = PointerGetDatum(tag);
+	}
+
+	qsort(texts, ntexts, sizeof(Datum), compare_tags);
+	ntexts = qunique(texts, ntexts, sizeof(Datum), compare_tags);
+	*tags = construct_array(texts, ntexts, TEXTOID, -1, false, TYPALIGN_INT);
+	return true;
+}

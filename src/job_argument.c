@@ -1,0 +1,119 @@
+/*
+ * job_argument.c
+ *		A job instance that is handed in: a row of a jobs table, or an oban_job.
+ *
+ * Only the job's id and the table that it is in are taken from it; its other
+ * fields may be stale.  A row of some other table that happens to have an id
+ * must not end another job, so what is taken is strict.
+ */
+#include "oban_manage.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "parser/parse_type.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+/* The columns of oban_job, in order; oban_manage--1.0.sql has their types. */
+/* clang-format off */
+static const char *const oban_job_columns[OM_JOB_N_COLUMNS] = {
+	"id", "state", "queue", "worker", "attempt", "max_attempts", "priority", "args", "meta",
+	"tags", "errors", "attempted_by", "inserted_at", "scheduled_at", "attempted_at",
+	"completed_at", "cancelled_at", "discarded_at", "prefix",
+};
+/* clang-format on */
+
+static bool
+looks_like_oban_job(TupleDesc desc)
+{
+	if (desc->natts != OM_JOB_N_COLUMNS)
+		return false;
+	for (int i = 0; i < OM_JOB_N_COLUMNS; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped || strcmp(NameStr(column->attname), oban_job_columns[i]) != 0)
+			return false;
+	}
+	return TupleDescAttr(desc, OM_JOB_ID - 1)->atttypid == INT8OID &&
+		   TupleDescAttr(desc, OM_JOB_PREFIX - 1)->atttypid == TEXTOID;
+}
+
+static int64
+id_as_int64(Datum id, Oid type)
+{
+	switch (type)
+	{
+		case INT2OID:
+			return DatumGetInt16(id);
+		case INT4OID:
+			return DatumGetInt32(id);
+		default:
+			return DatumGetInt64(id);
+	}
+}
+
+/*
+ * Read argument argno of type record.  Returns false when it or its id is NULL:
+ * nothing to do.  Otherwise gives the job's id, and its table, locked.
+ *
+ * Errors: not a row of an oban_jobs table nor an oban_job (42804), and those of
+ * om_jobs_table_by_prefix.
+ */
+bool
+om_job_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode, Oid *jobs, int64 *id)
+{
+	HeapTupleHeader record;
+	HeapTupleData tuple;
+	TupleDesc desc;
+	Oid row_relid;
+	Form_pg_attribute id_column;
+	Oid id_type;
+	bool prefix_isnull = true;
+	Datum prefix = (Datum) 0;
+	Datum value;
+	bool isnull;
+
+	*jobs = InvalidOid;
+	if (PG_ARGISNULL(argno))
+		return false;
+
+	record = PG_GETARG_HEAPTUPLEHEADER(argno);
+	desc = lookup_rowtype_tupdesc_domain(HeapTupleHeaderGetTypeId(record),
+										 HeapTupleHeaderGetTypMod(record), false);
+	tuple.t_len = HeapTupleHeaderGetDatumLength(record);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = record;
+
+	/* InvalidOid for an anonymous record */
+	row_relid = typeOrDomainTypeRelid(desc->tdtypeid);
+	if (OidIsValid(row_relid) && get_rel_relkind(row_relid) != RELKIND_COMPOSITE_TYPE)
+		*jobs = om_jobs_table_of_row_type(row_relid, lockmode);
+	else if (looks_like_oban_job(desc))
+	{
+		prefix = heap_getattr(&tuple, OM_JOB_PREFIX, desc, &prefix_isnull);
+		*jobs = om_jobs_table_by_prefix(prefix_isnull ? NULL : DatumGetTextPP(prefix), lockmode);
+	}
+
+	if (!OidIsValid(*jobs))
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+						errmsg("argument of type %s is not a job", format_type_be(desc->tdtypeid)),
+						errdetail("A job is a row of an oban_jobs table, or an oban_job."),
+						errhint("Pass the job's id and its prefix instead.")));
+
+	id_column = om_find_column(desc, "id");
+	id_type = id_column != NULL ? getBaseType(id_column->atttypid) : InvalidOid;
+	if (id_type != INT2OID && id_type != INT4OID && id_type != INT8OID)
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+						errmsg("type %s has no whole-number column \"id\"",
+							   format_type_be(desc->tdtypeid))));
+
+	value = heap_getattr(&tuple, id_column->attnum, desc, &isnull);
+	if (!isnull)
+		*id = id_as_int64(value, id_type);
+	ReleaseTupleDesc(desc);
+	return !isnull;
+}

@@ -1,0 +1,227 @@
+/*
+ * oban_manage.h
+ *		Types and functions that the files of oban_manage share.
+ *
+ * The way of a call: an SQL entry point reads its arguments and finds the jobs
+ * table (jobs_table.c, job_argument.c), the core of its verb
+ * (cancel_retry_delete.c, update.c, read_job.c) runs one or two statements
+ * (queries.c builds them, plan_cache.c keeps and runs them) and tells the
+ * running Obans (signals.c).
+ */
+#ifndef OBAN_MANAGE_H
+#define OBAN_MANAGE_H
+
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "storage/lockdefs.h"
+#include "utils/array.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+/* ---- oban_manage.c: the module and its settings ---- */
+
+extern char *om_prefix; /* oban_manage.prefix */
+extern bool om_notify;	/* oban_manage.notify */
+
+/* ---- jobs_table.c: which table, and what it looks like ---- */
+
+/* What the text of a query depends on. */
+typedef struct OmTableShape
+{
+	const char *schema;	  /* the prefix, as it is, unquoted */
+	const char *name;	  /* schema-qualified and quoted */
+	bool errors_is_array; /* jsonb[] (Elixir) rather than jsonb (Python) */
+} OmTableShape;
+
+extern Oid om_jobs_table_by_prefix(const text *prefix, LOCKMODE lockmode);
+extern Oid om_jobs_table_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode);
+extern Oid om_jobs_table_of_row_type(Oid row_relid, LOCKMODE lockmode);
+extern void om_jobs_table_shape(Oid jobs, OmTableShape *shape);
+extern Form_pg_attribute om_find_column(TupleDesc desc, const char *name);
+extern int32 om_jobs_table_max_integer(Oid jobs, const char *column);
+
+/* ---- job_ids.c: growing lists of job ids that are SQL arrays ---- */
+
+/*
+ * The ids are collected in place, as a bigint[] whose header is filled in when
+ * the array is asked for, so that a million of them are held once.
+ */
+typedef struct OmJobIds
+{
+	ArrayType *array;
+	int count;
+	int capacity;
+} OmJobIds;
+
+extern void om_job_ids_init(OmJobIds *ids, int capacity);
+extern void om_job_ids_add(OmJobIds *ids, int64 id);
+extern int64 *om_job_ids_data(const OmJobIds *ids);
+extern Datum om_job_ids_array(OmJobIds *ids);
+extern void om_job_ids_distinct(OmJobIds *ids, ArrayType *array);
+extern bool om_job_ids_contain(const OmJobIds *ids, int64 id);
+
+/* ---- job_argument.c: a job instance that is handed in ---- */
+
+extern bool om_job_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode, Oid *jobs,
+							int64 *id);
+
+/* ---- changes.c, change_values.c: the checking of changes ---- */
+
+/* The keys of changes; all but the last are the columns that may be updated. */
+typedef enum OmChangeKey
+{
+	OM_ARGS,
+	OM_MAX_ATTEMPTS,
+	OM_META,
+	OM_PRIORITY,
+	OM_QUEUE,
+	OM_SCHEDULED_AT,
+	OM_TAGS,
+	OM_WORKER,
+	OM_SCHEDULE_IN, /* stands for OM_SCHEDULED_AT */
+	OM_N_CHANGE_KEYS
+} OmChangeKey;
+
+#define OM_N_UPDATE_COLUMNS OM_SCHEDULE_IN
+
+/* A set of the columns that may be updated */
+typedef uint16 OmColumnSet;
+
+#define OM_COLUMN_BIT(column) ((OmColumnSet) (1 << (column)))
+
+typedef struct OmChangeKeyInfo
+{
+	const char *name;
+	OmChangeKey column; /* the column that it changes */
+	Oid type;			/* of the value that is passed to the query */
+	/* Reads a value for the jobs table; false when it is not what the key takes. */
+	bool (*read)(const JsonbValue *value, Oid jobs, Datum *result);
+	const char *takes; /* completes "takes ..." */
+} OmChangeKeyInfo;
+
+extern const OmChangeKeyInfo om_change_keys[OM_N_CHANGE_KEYS];
+
+/* Changes that have been checked: the columns named, and their new values. */
+typedef struct OmChanges
+{
+	OmColumnSet columns;
+	Datum values[OM_N_UPDATE_COLUMNS];
+} OmChanges;
+
+extern void om_changes_check(OmChanges *changes, const Jsonb *json, Oid jobs);
+extern bool om_changes_make_due(const OmChanges *changes);
+
+extern bool om_is_blank(char c);
+extern bool om_value_time(const JsonbValue *value, Timestamp *time);
+extern bool om_value_time_from_now(const JsonbValue *value, Timestamp *time);
+extern bool om_value_tags(const JsonbValue *value, ArrayType **tags);
+
+/* ---- queries.c: the text of every statement ---- */
+
+typedef enum OmVerb
+{
+	OM_CANCEL,
+	OM_RETRY,
+	OM_DELETE,
+	OM_UPDATE,
+	OM_N_VERBS
+} OmVerb;
+
+typedef enum OmStep
+{
+	OM_WRITE_ONE, /* change the job $1, without locking it first */
+	OM_LOCK,	  /* lock those of the jobs $1 that the verb would change */
+	OM_WRITE,	  /* change the jobs $1, which are locked */
+	OM_GET_ONE,	  /* the job $1 as an oban_job */
+	OM_GET,		  /* the jobs $1 as oban_job, in id order */
+	OM_CANCELLED  /* is the job $1 cancelled? */
+} OmStep;
+
+/* What is asked of a jobs table; with the table's oid, the key of a kept plan. */
+typedef struct OmQuery
+{
+	uint8 step;			 /* OmStep */
+	uint8 verb;			 /* OmVerb, where the step is one of a verb */
+	OmColumnSet columns; /* of OM_UPDATE */
+} OmQuery;
+
+#define OM_MAX_PARAMS (1 + OM_N_UPDATE_COLUMNS)
+
+/* Columns of the rows that OM_LOCK returns */
+#define OM_LOCK_ID		  1 /* bigint */
+#define OM_LOCK_EXECUTING 2 /* boolean; cancel */
+#define OM_LOCK_SCHEDULED 2 /* boolean; update */
+#define OM_LOCK_ATTEMPT	  3 /* integer; update */
+
+/* Columns of the rows that OM_WRITE_ONE and OM_WRITE return */
+#define OM_CANCEL_ID   1 /* bigint; cancel, OM_WRITE only */
+#define OM_RETRY_QUEUE 1 /* text; retry */
+
+/* Columns of oban_job, which OM_GET and the writing steps of update return */
+#define OM_JOB_ID		 1
+#define OM_JOB_STATE	 2
+#define OM_JOB_QUEUE	 3
+#define OM_JOB_PREFIX	 19
+#define OM_JOB_N_COLUMNS 19
+
+typedef struct OmStatement
+{
+	char *text;
+	int nparams;
+	Oid param_types[OM_MAX_PARAMS];
+	int result_code; /* the SPI_OK_... that running it must give */
+} OmStatement;
+
+extern void om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement);
+extern bool om_query_reads_only(OmQuery query);
+
+/* ---- plan_cache.c: kept plans, and the running of them ---- */
+
+/*
+ * Called for each row that a query returns. What it allocates dies with the
+ * query: it keeps things in memory of its state.
+ */
+typedef void (*OmRowCallback)(TupleTableSlot *row, void *state);
+
+extern uint64 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback,
+						   void *state);
+
+/* ---- job_result.c: oban_job as a result ---- */
+
+/*
+ * Where the jobs that a function returns are put: as one composite value, or
+ * as the rows of a materialized set.
+ */
+typedef struct OmJobResult
+{
+	TupleDesc desc;			/* of oban_job */
+	MemoryContext context;	/* that outlives SPI */
+	Tuplestorestate *store; /* of a set-returning function, or NULL */
+	Datum job;				/* the last job put, when there is no store */
+	int count;
+} OmJobResult;
+
+extern void om_job_result_init(OmJobResult *result, FunctionCallInfo fcinfo);
+extern void om_job_result_put(OmJobResult *result, TupleTableSlot *row);
+extern Datum om_job_result_return(const OmJobResult *result, FunctionCallInfo fcinfo);
+
+/* ---- signals.c: what running Obans are told ---- */
+
+typedef struct OmSignals
+{
+	Oid jobs;
+	const char *schema; /* looked up when first needed */
+	text *last_queue;	/* the queue woken last */
+	bool warned;		/* at most one warning a call */
+	MemoryContext context;
+} OmSignals;
+
+extern void om_signals_init(OmSignals *signals, Oid jobs);
+extern void om_signal_kill(OmSignals *signals, int64 job_id);
+extern void om_signal_wake(OmSignals *signals, const text *queue);
+
+#endif /* OBAN_MANAGE_H */

@@ -1,0 +1,270 @@
+/*
+ * plan_cache.c
+ *		Kept plans, and the running of them.
+ *
+ * A plan is prepared when a backend first asks a query of a table, and kept
+ * (SPI_keepplan) under the table's oid and the query.  The callers hold a lock
+ * on the table.  A plan that an invalidation has marked since is thrown away
+ * and its text built anew, not only planned anew: schemas, tables and columns
+ * may have been renamed.
+ *
+ * Users choose the tables, so the number of plans is bounded; the one that was
+ * used longest ago goes first.
+ */
+#include "oban_manage.h"
+
+#include "executor/spi.h"
+#include "lib/ilist.h"
+#include "nodes/params.h"
+#include "tcop/dest.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
+
+/* At some 20 kB a plan */
+#define MAX_PLANS 512
+
+typedef struct PlanKey
+{
+	Oid jobs;
+	OmQuery query;
+} PlanKey;
+
+StaticAssertDecl(sizeof(PlanKey) == sizeof(Oid) + sizeof(OmQuery), "hashed as bytes");
+
+/* A kept plan, which outlives its entry while a statement still runs it */
+typedef struct KeptPlan
+{
+	SPIPlanPtr plan;
+	int result_code; /* of OmStatement */
+	int nparams;
+	Oid param_types[OM_MAX_PARAMS];
+	bool planned; /* by plan_by_index */
+	int users;	  /* how many are running it: triggers on the table nest */
+	bool dropped; /* by the cache; the last user frees it */
+} KeptPlan;
+
+typedef struct PlanEntry
+{
+	PlanKey key;
+	KeptPlan *kept;
+	dlist_node node;
+} PlanEntry;
+
+static HTAB *plans = NULL;
+static dlist_head plans_by_use = DLIST_STATIC_INIT(plans_by_use); /* newest first */
+
+/* A receiver that hands each row to a callback and keeps nothing */
+typedef struct RowReceiver
+{
+	DestReceiver pub;
+	OmRowCallback callback; /* or NULL */
+	void *state;
+} RowReceiver;
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	RowReceiver *receiver = (RowReceiver *) self;
+
+	if (receiver->callback != NULL)
+		receiver->callback(slot, receiver->state);
+	return true;
+}
+
+static void
+receiver_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
+{
+}
+
+static void
+receiver_done(DestReceiver *self)
+{
+}
+
+static void
+free_kept(KeptPlan *kept)
+{
+	SPI_freeplan(kept->plan);
+	pfree(kept);
+}
+
+/*
+ * Forget an entry, and free its plan unless that is being run.
+ */
+static void
+drop_entry(PlanEntry *entry)
+{
+	KeptPlan *kept = entry->kept;
+
+	dlist_delete(&entry->node);
+	hash_search(plans, &entry->key, HASH_REMOVE, NULL);
+
+	if (kept->users > 0)
+		kept->dropped = true;
+	else
+		free_kept(kept);
+}
+
+/*
+ * Plan a statement once and for all, by index.
+ *
+ * A generic plan cannot hash the array of "id = ANY ($1)": a sequential scan,
+ * which the planner may choose while the table is small or not yet analyzed,
+ * would compare each row with each id; and a bitmap scan would need a sort.
+ * So neither is allowed where the primary key can serve. Compiling such small
+ * statements (jit) never pays.
+ */
+static void
+plan_by_index(KeptPlan *kept)
+{
+	static const char *const off[] = {"enable_seqscan", "enable_bitmapscan", "jit"};
+	int nestlevel = NewGUCNestLevel();
+	CachedPlan *cached;
+
+	for (int i = 0; i < lengthof(off); i++)
+		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+								 0, false);
+	cached = SPI_plan_get_cached_plan(kept->plan);
+	if (cached != NULL)
+		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	AtEOXact_GUC(true, nestlevel);
+	kept->planned = true;
+}
+
+static KeptPlan *
+prepare(Oid jobs, OmQuery query)
+{
+	OmTableShape shape;
+	OmStatement statement;
+	SPIPlanPtr plan;
+	KeptPlan *kept;
+
+	om_jobs_table_shape(jobs, &shape);
+	om_query_build(query, &shape, &statement);
+
+	plan = SPI_prepare_cursor(statement.text, statement.nparams, statement.param_types,
+							  CURSOR_OPT_GENERIC_PLAN);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare_cursor returned %s for %s", SPI_result_code_string(SPI_result),
+			 statement.text);
+
+	/* From here to the return nothing must fail but for want of memory. */
+	kept = MemoryContextAllocZero(CacheMemoryContext, sizeof(KeptPlan));
+	kept->plan = plan;
+	kept->result_code = statement.result_code;
+	kept->nparams = statement.nparams;
+	memcpy(kept->param_types, statement.param_types, sizeof(kept->param_types));
+	SPI_keepplan(plan);
+	return kept;
+}
+
+/*
+ * The plan for a query of a jobs table that is locked.
+ */
+static KeptPlan *
+fetch_plan(Oid jobs, OmQuery query)
+{
+	PlanKey key = {.jobs = jobs, .query = query};
+	PlanEntry *entry;
+	KeptPlan *kept;
+
+	if (plans == NULL)
+	{
+		HASHCTL ctl = {.keysize = sizeof(PlanKey), .entrysize = sizeof(PlanEntry)};
+
+		plans = hash_create("oban_manage plans", MAX_PLANS, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+
+	entry = hash_search(plans, &key, HASH_FIND, NULL);
+	if (entry != NULL && SPI_plan_is_valid(entry->kept->plan))
+	{
+		dlist_move_head(&plans_by_use, &entry->node);
+		return entry->kept;
+	}
+
+	if (entry != NULL)
+		drop_entry(entry);
+	else if (hash_get_num_entries(plans) >= MAX_PLANS)
+		drop_entry(dlist_tail_element(PlanEntry, node, &plans_by_use));
+
+	kept = prepare(jobs, query);
+	entry = hash_search(plans, &key, HASH_ENTER, NULL);
+	entry->kept = kept;
+	dlist_push_head(&plans_by_use, &entry->node);
+	return kept;
+}
+
+/*
+ * Run a plan, which is planned first when it has not been.
+ */
+static int
+run_plan(KeptPlan *kept, const SPIExecuteOptions *options)
+{
+	volatile int result = 0;
+
+	kept->users++;
+	PG_TRY();
+	{
+		if (!kept->planned)
+			plan_by_index(kept);
+		result = SPI_execute_plan_extended(kept->plan, options);
+	}
+	PG_FINALLY();
+	{
+		kept->users--;
+		if (kept->dropped && kept->users == 0)
+			free_kept(kept);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
+ * Run a query of a jobs table, which the caller has locked, and hand each row
+ * that it returns to the callback (which may be NULL).  values has the query's
+ * parameters, none of them NULL.  To be called between SPI_connect and
+ * SPI_finish.
+ *
+ * Returns how many rows it changed, or returned.
+ */
+uint64
+om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback, void *state)
+{
+	KeptPlan *kept = fetch_plan(jobs, query);
+	int expected = kept->result_code;
+	int result;
+	ParamListInfo params = makeParamList(kept->nparams);
+	/* Of a kind that SPI gives no meaning to, as it does to DestNone and DestSPI */
+	RowReceiver receiver = {
+		.pub = {receive_row, receiver_startup, receiver_done, receiver_done, DestTuplestore},
+		.callback = callback,
+		.state = state,
+	};
+	SPIExecuteOptions options = {
+		.params = params,
+		.read_only = om_query_reads_only(query),
+		.dest = &receiver.pub,
+	};
+
+	for (int i = 0; i < kept->nparams; i++)
+	{
+		params->params[i].value = values[i];
+		params->params[i].isnull = false;
+		params->params[i].pflags = PARAM_FLAG_CONST;
+		params->params[i].ptype = kept->param_types[i];
+	}
+
+	result = run_plan(kept, &options);
+	if (result < 0)
+		elog(ERROR, "SPI_execute_plan_extended returned %s", SPI_result_code_string(result));
+	if (result != expected)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("jobs of table \"%s\" cannot be managed", get_rel_name(jobs)),
+						errdetail("A rule on the table rewrites the statement."),
+						errhint("Use a trigger in the place of the rule.")));
+	return SPI_processed;
+}

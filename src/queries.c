@@ -1,0 +1,309 @@
+/*
+ * queries.c
+ *		The text of every statement that is run on a jobs table.
+ *
+ * A verb changes a single job by one UPDATE or DELETE of it (OM_WRITE_ONE), and
+ * a set of jobs by two statements: OM_LOCK locks, in id order, those that the
+ * verb would change, and OM_WRITE changes what was locked.  In either, the
+ * state is tested on the row that is locked: when a worker changed it while we
+ * waited for it, PostgreSQL tests the WHERE of the very row again on its newest
+ * version, but it does not run again any subquery or join that took no lock.
+ * So no statement here has one.
+ *
+ * "id = ANY ($1)" stands in the locking and in the writing statement, for a
+ * join with the locked ids would fetch the whole of a table on another server;
+ * and nothing goes by ctid, which several partitions share.
+ *
+ * All names, functions and operators are qualified, and what resolves
+ * operators by search_path (IN, CASE x WHEN, BETWEEN) is not used, so that no
+ * search_path and no object in pg_temp can capture a statement.  Literals of
+ * unknown type take the type of what they are compared with or assigned to,
+ * here the table's own enum, wherever that lives.
+ */
+#include "oban_manage.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+
+/* Oban keeps UTC in timestamps without time zone. */
+#define NOW "pg_catalog.timezone('UTC', pg_catalog.now())"
+
+#define STATE_IS(state)		"j.state OPERATOR(pg_catalog.=) '" state "'"
+#define STATE_IS_NOT(state) "j.state OPERATOR(pg_catalog.<>) '" state "'"
+
+#define ID_IS	  "j.id OPERATOR(pg_catalog.=) $1"
+#define ID_IS_ANY "j.id OPERATOR(pg_catalog.=) ANY ($1)"
+#define LOCKED_ID "j.id::pg_catalog.int8"
+
+/*
+ * What the verbs are made of.
+ *
+ * The states that a verb acts on are written as those that it does not, so
+ * that a table whose enum lacks "suspended" (Elixir before v14) works.
+ */
+typedef struct VerbQueries
+{
+	const char *condition;	 /* the jobs that the verb changes */
+	const char *one;		 /* further condition of OM_WRITE_ONE */
+	const char *noted;		 /* what OM_LOCK returns of a job besides its id */
+	const char *lock;		 /* strength of the lock */
+	const char *assignments; /* NULL: the row is deleted; "": by the columns */
+	const char *one_returns; /* RETURNING of OM_WRITE_ONE */
+	const char *set_returns; /* RETURNING of OM_WRITE */
+} VerbQueries;
+
+/* clang-format off */
+static const VerbQueries verb_queries[OM_N_VERBS] = {
+	[OM_CANCEL] = {
+		.condition = STATE_IS_NOT("completed") " AND " STATE_IS_NOT("discarded")
+			" AND " STATE_IS_NOT("cancelled"),
+		/* a worker must be told, and that takes the state from before */
+		.one = STATE_IS_NOT("executing"),
+		.noted = STATE_IS("executing"),
+		.lock = "NO KEY UPDATE",
+		.assignments = "state = 'cancelled', cancelled_at = " NOW,
+		.set_returns = LOCKED_ID,
+	},
+	/*
+	 * A job whose meta has the key uniq_bmp is one of Oban Pro's unique jobs:
+	 * the states in which it is unique. Emptied, it cannot collide with a job
+	 * that was inserted since.
+	 */
+	[OM_RETRY] = {
+		.condition = STATE_IS_NOT("available") " AND " STATE_IS_NOT("executing"),
+		.lock = "NO KEY UPDATE",
+		.assignments = "state = 'available', scheduled_at = " NOW
+			", max_attempts = GREATEST(j.max_attempts, j.attempt OPERATOR(pg_catalog.+) 1)"
+			", completed_at = NULL, cancelled_at = NULL, discarded_at = NULL"
+			", meta = CASE WHEN (j.meta OPERATOR(pg_catalog.->) 'uniq_bmp'::pg_catalog.text)"
+			" IS NULL THEN j.meta"
+			" ELSE pg_catalog.jsonb_set(j.meta, '{uniq_bmp}', '[]') END",
+		.one_returns = "j.queue::pg_catalog.text",
+		.set_returns = "j.queue::pg_catalog.text",
+	},
+	[OM_DELETE] = {
+		.condition = STATE_IS_NOT("executing"),
+		.lock = "UPDATE",
+	},
+	[OM_UPDATE] = {
+		.noted = STATE_IS("scheduled") ", j.attempt::pg_catalog.int4",
+		.lock = "NO KEY UPDATE",
+		.assignments = "",
+	},
+};
+/* clang-format on */
+
+/*
+ * The columns of oban_job, in its order, from those of either Oban's table.
+ * The last, prefix, is the table's schema.
+ */
+static void
+append_job_columns(StringInfo sql, const OmTableShape *shape)
+{
+	appendStringInfo(sql,
+					 "j.id::pg_catalog.int8, j.state::pg_catalog.text, j.queue::pg_catalog.text,"
+					 " j.worker::pg_catalog.text, j.attempt::pg_catalog.int4,"
+					 " j.max_attempts::pg_catalog.int4, j.priority::pg_catalog.int4, j.args,"
+					 " COALESCE(j.meta, '{}') AS meta,"
+					 " COALESCE(j.tags::pg_catalog.text[], '{}') AS tags,"
+					 " %s AS errors,"
+					 " COALESCE(j.attempted_by::pg_catalog.text[], '{}') AS attempted_by,"
+					 " pg_catalog.timezone('UTC', j.inserted_at) AS inserted_at,"
+					 " pg_catalog.timezone('UTC', j.scheduled_at) AS scheduled_at,"
+					 " pg_catalog.timezone('UTC', j.attempted_at) AS attempted_at,"
+					 " pg_catalog.timezone('UTC', j.completed_at) AS completed_at,"
+					 " pg_catalog.timezone('UTC', j.cancelled_at) AS cancelled_at,"
+					 " pg_catalog.timezone('UTC', j.discarded_at) AS discarded_at,"
+					 " %s::pg_catalog.text AS prefix",
+					 shape->errors_is_array ? "COALESCE(pg_catalog.to_jsonb(j.errors), '[]')"
+											: "COALESCE(j.errors, '[]')",
+					 quote_literal_cstr(shape->schema));
+}
+
+/*
+ * The number of the parameter that has a column's new value: $1 are the ids,
+ * the columns follow in the order of OmChangeKey.
+ */
+static int
+column_param(OmColumnSet columns, OmChangeKey column)
+{
+	return 2 + pg_popcount32(columns & (OM_COLUMN_BIT(column) - 1));
+}
+
+/*
+ * Assign the columns that were named, and no others: what someone else wrote to
+ * another column stays.  A new schedule moves a job between available and
+ * scheduled, because workers fetch by state alone.
+ */
+static void
+append_update_assignments(StringInfo sql, OmColumnSet columns)
+{
+	const char *separator = "";
+
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+	{
+		if ((columns & OM_COLUMN_BIT(column)) == 0)
+			continue;
+		appendStringInfo(sql, "%s%s = $%d", separator, om_change_keys[column].name,
+						 column_param(columns, column));
+		separator = ", ";
+	}
+
+	if (columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
+	{
+		int param = column_param(columns, OM_SCHEDULED_AT);
+
+		appendStringInfo(
+			sql,
+			", state = CASE"
+			" WHEN " STATE_IS(
+				"available") " AND $%d OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'"
+							 " WHEN " STATE_IS("scheduled") " AND $%d OPERATOR(pg_catalog.<=) " NOW
+															" THEN 'available'"
+															" ELSE j.state END",
+			param, param);
+	}
+}
+
+/*
+ * UPDATE name AS j SET assignments WHERE condition RETURNING ...
+ * DELETE FROM name AS j WHERE condition
+ */
+static void
+append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
+{
+	const VerbQueries *verb = &verb_queries[query.verb];
+	bool one = (query.step == OM_WRITE_ONE);
+	const char *returns = one ? verb->one_returns : verb->set_returns;
+
+	if (verb->assignments == NULL)
+		appendStringInfo(sql, "DELETE FROM %s AS j", shape->name);
+	else
+	{
+		appendStringInfo(sql, "UPDATE %s AS j SET %s", shape->name, verb->assignments);
+		if (query.verb == OM_UPDATE)
+			append_update_assignments(sql, query.columns);
+	}
+
+	appendStringInfo(sql, " WHERE %s", one ? ID_IS : ID_IS_ANY);
+	if (verb->condition != NULL)
+		appendStringInfo(sql, " AND %s", verb->condition);
+	if (one && verb->one != NULL)
+		appendStringInfo(sql, " AND %s", verb->one);
+	if (query.columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
+		appendStringInfo(sql, " AND j.attempt OPERATOR(pg_catalog.<=) $%d",
+						 column_param(query.columns, OM_MAX_ATTEMPTS));
+
+	if (query.verb == OM_UPDATE)
+	{
+		appendStringInfoString(sql, " RETURNING ");
+		append_job_columns(sql, shape);
+	}
+	else if (returns != NULL)
+		appendStringInfo(sql, " RETURNING %s", returns);
+}
+
+/*
+ * SELECT id, noted FROM name AS j
+ * WHERE id = ANY ($1) AND condition ORDER BY id FOR ...
+ *
+ * Rows are locked above the sort, so in the order of their ids.
+ */
+static void
+append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
+{
+	const VerbQueries *verb = &verb_queries[query.verb];
+
+	appendStringInfoString(sql, "SELECT " LOCKED_ID);
+	if (verb->noted != NULL)
+		appendStringInfo(sql, ", %s", verb->noted);
+	appendStringInfo(sql, " FROM %s AS j WHERE " ID_IS_ANY, shape->name);
+	if (verb->condition != NULL)
+		appendStringInfo(sql, " AND %s", verb->condition);
+	appendStringInfo(sql, " ORDER BY j.id FOR %s", verb->lock);
+}
+
+/*
+ * Build the text of a query for a table of that shape, in the current memory
+ * context.
+ */
+void
+om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	statement->nparams = 1;
+	statement->param_types[0] = INT8ARRAYOID;
+	statement->result_code = SPI_OK_SELECT;
+
+	switch ((OmStep) query.step)
+	{
+		case OM_WRITE_ONE:
+			statement->param_types[0] = INT8OID;
+			append_write(&sql, query, shape);
+			if (verb_queries[query.verb].assignments == NULL)
+				statement->result_code = SPI_OK_DELETE;
+			else if (query.verb == OM_UPDATE || verb_queries[query.verb].one_returns != NULL)
+				statement->result_code = SPI_OK_UPDATE_RETURNING;
+			else
+				statement->result_code = SPI_OK_UPDATE;
+			break;
+
+		case OM_LOCK:
+			append_lock(&sql, query, shape);
+			break;
+
+		case OM_WRITE:
+			if (query.verb == OM_UPDATE)
+			{
+				appendStringInfoString(&sql, "WITH updated AS (");
+				append_write(&sql, query, shape);
+				appendStringInfoString(&sql, ") SELECT * FROM updated ORDER BY id");
+				break;
+			}
+			append_write(&sql, query, shape);
+			statement->result_code = verb_queries[query.verb].assignments == NULL
+										 ? SPI_OK_DELETE
+										 : SPI_OK_UPDATE_RETURNING;
+			break;
+
+		case OM_GET_ONE:
+		case OM_GET:
+			appendStringInfoString(&sql, "SELECT ");
+			append_job_columns(&sql, shape);
+			if (query.step == OM_GET_ONE)
+			{
+				statement->param_types[0] = INT8OID;
+				appendStringInfo(&sql, " FROM %s AS j WHERE " ID_IS, shape->name);
+			}
+			else
+				appendStringInfo(&sql, " FROM %s AS j WHERE " ID_IS_ANY " ORDER BY j.id",
+								 shape->name);
+			break;
+
+		case OM_CANCELLED:
+			statement->param_types[0] = INT8OID;
+			appendStringInfo(&sql, "SELECT " STATE_IS("cancelled") " FROM %s AS j WHERE " ID_IS,
+							 shape->name);
+			break;
+	}
+
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+	{
+		if (query.columns & OM_COLUMN_BIT(column))
+			statement->param_types[statement->nparams++] = om_change_keys[column].type;
+	}
+	statement->text = sql.data;
+}
+
+/*
+ * May the query run with the snapshot of the statement that called us?
+ */
+bool
+om_query_reads_only(OmQuery query)
+{
+	return query.step == OM_GET_ONE || query.step == OM_GET || query.step == OM_CANCELLED;
+}
