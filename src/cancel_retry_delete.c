@@ -40,7 +40,7 @@ tell_of_cancelled(TupleTableSlot *row, void *state)
 	bool isnull;
 	int64 id = DatumGetInt64(slot_getattr(row, OM_CANCEL_ID, &isnull));
 
-	if (om_job_ids_contain(&call->executing, id))
+	if (om_job_ids_find(&call->executing, id) >= 0)
 		om_signal_kill(&call->signals, id);
 }
 

@@ -66,39 +66,41 @@ skip_offset(const char *p)
 }
 
 /*
- * Complete an ISO 8601 date or time, YYYY-MM-DD[(T| )HH:MM[:SS[.F]][offset]],
- * with the time and the offset that it does not have; NULL when it is not of
- * that form.  timestamptz_in would take much more, which depends on DateStyle
- * and TimeZone, or on when it is read: '01/02/2026', 'tomorrow', 'infinity'.
+ * Is it an ISO 8601 date or time, YYYY-MM-DD[(T| )HH:MM[:SS[.F]][offset]], with
+ * or without the separators?  PostgreSQL's input functions would take much
+ * more, which depends on DateStyle and TimeZone, or on when it is read:
+ * '01/02/2026', 'tomorrow', 'infinity'.
  */
-static char *
-complete_iso_time(const char *string)
+static bool
+is_iso_time(const char *string, bool *has_offset)
 {
-	const char *p;
+	const char *p = skip_digits(string, 4, 6);
+	bool separated = (p != NULL && *p == '-');
 
-	p = skip_char(skip_digits(string, 4, 6), '-');
-	p = skip_char(skip_digits(p, 2, 2), '-');
-	p = skip_digits(p, 2, 2);
-	if (p == NULL)
-		return NULL;
-	if (*p == '\0')
-		return psprintf("%sT00:00Z", string);
+	*has_offset = false;
+	if (separated)
+		p = skip_digits(skip_char(skip_digits(p + 1, 2, 2), '-'), 2, 2);
+	else
+		p = skip_digits(string, 8, 8);
+	if (p == NULL || *p == '\0')
+		return p != NULL;
 
 	if (*p != 'T' && *p != 't' && *p != ' ')
-		return NULL;
+		return false;
 	p = skip_digits(p + 1, 2, 2);
-	p = skip_digits(skip_char(p, ':'), 2, 2);
-	if (p != NULL && *p == ':')
-		p = skip_digits(p + 1, 2, 2);
+	if (separated)
+		p = skip_char(p, ':');
+	p = skip_digits(p, 2, 2);
+	if (p != NULL && (separated ? *p == ':' : isdigit((unsigned char) *p)))
+		p = skip_digits(separated ? p + 1 : p, 2, 2);
 	if (p != NULL && *p == '.')
 		p = skip_digits(p + 1, 1, PG_INT32_MAX);
-	if (p == NULL)
-		return NULL;
-	if (*p == '\0')
-		return psprintf("%sZ", string);
+	if (p == NULL || *p == '\0')
+		return p != NULL;
 
+	*has_offset = true;
 	p = skip_offset(p);
-	return p != NULL && *p == '\0' ? pstrdup(string) : NULL;
+	return p != NULL && *p == '\0';
 }
 
 static char *
@@ -115,16 +117,18 @@ bool
 om_value_time(const JsonbValue *value, Timestamp *time)
 {
 	char *string;
+	bool has_offset;
 
 	if (value->type != jbvString)
 		return false;
-	string = complete_iso_time(string_of(value));
-	if (string == NULL)
+	string = string_of(value);
+	if (!is_iso_time(string, &has_offset))
 		return false;
 
 	/* A timestamptz counts from 2000-01-01 00:00 UTC, as a timestamp in UTC does. */
-	*time = DatumGetTimestampTz(DirectFunctionCall3(
-		timestamptz_in, CStringGetDatum(string), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	*time = DatumGetTimestamp(DirectFunctionCall3(has_offset ? timestamptz_in : timestamp_in,
+												  CStringGetDatum(string),
+												  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 	return true;
 }
 

@@ -16,12 +16,32 @@
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
-/* The columns of oban_job, in order; oban_manage--1.0.sql has their types. */
+/* The columns of oban_job, as oban_manage--1.0.sql makes it */
 /* clang-format off */
-static const char *const oban_job_columns[OM_JOB_N_COLUMNS] = {
-	"id", "state", "queue", "worker", "attempt", "max_attempts", "priority", "args", "meta",
-	"tags", "errors", "attempted_by", "inserted_at", "scheduled_at", "attempted_at",
-	"completed_at", "cancelled_at", "discarded_at", "prefix",
+static const struct
+{
+	const char *name;
+	Oid type;
+} oban_job_columns[OM_JOB_N_COLUMNS] = {
+	{"id", INT8OID},
+	{"state", TEXTOID},
+	{"queue", TEXTOID},
+	{"worker", TEXTOID},
+	{"attempt", INT4OID},
+	{"max_attempts", INT4OID},
+	{"priority", INT4OID},
+	{"args", JSONBOID},
+	{"meta", JSONBOID},
+	{"tags", TEXTARRAYOID},
+	{"errors", JSONBOID},
+	{"attempted_by", TEXTARRAYOID},
+	{"inserted_at", TIMESTAMPTZOID},
+	{"scheduled_at", TIMESTAMPTZOID},
+	{"attempted_at", TIMESTAMPTZOID},
+	{"completed_at", TIMESTAMPTZOID},
+	{"cancelled_at", TIMESTAMPTZOID},
+	{"discarded_at", TIMESTAMPTZOID},
+	{"prefix", TEXTOID},
 };
 /* clang-format on */
 
@@ -34,11 +54,11 @@ looks_like_oban_job(TupleDesc desc)
 	{
 		Form_pg_attribute column = TupleDescAttr(desc, i);
 
-		if (column->attisdropped || strcmp(NameStr(column->attname), oban_job_columns[i]) != 0)
+		if (column->attisdropped || column->atttypid != oban_job_columns[i].type ||
+			strcmp(NameStr(column->attname), oban_job_columns[i].name) != 0)
 			return false;
 	}
-	return TupleDescAttr(desc, OM_JOB_ID - 1)->atttypid == INT8OID &&
-		   TupleDescAttr(desc, OM_JOB_PREFIX - 1)->atttypid == TEXTOID;
+	return true;
 }
 
 static int64

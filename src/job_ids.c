@@ -94,10 +94,14 @@ om_job_ids_distinct(OmJobIds *ids, ArrayType *array)
 }
 
 /*
- * Is the id in the list, which must be in ascending order?
+ * Where the id is in the list, which must be in ascending order; -1 when it is
+ * not there.
  */
-bool
-om_job_ids_contain(const OmJobIds *ids, int64 id)
+int
+om_job_ids_find(const OmJobIds *ids, int64 id)
 {
-	return bsearch(&id, om_job_ids_data(ids), ids->count, sizeof(int64), compare_ids) != NULL;
+	const int64 *data = om_job_ids_data(ids);
+	const int64 *found = bsearch(&id, data, ids->count, sizeof(int64), compare_ids);
+
+	return found != NULL ? (int) (found - data) : -1;
 }

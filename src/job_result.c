@@ -5,7 +5,10 @@
 #include "oban_manage.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 
 /*
@@ -21,10 +24,15 @@ om_job_result_init(OmJobResult *result, FunctionCallInfo fcinfo)
 	if (fcinfo->flinfo->fn_retset)
 	{
 		ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+		AttrNumber id_column = OM_JOB_ID;
+		Oid less = Int8LessOperator;
+		Oid collation = InvalidOid;
+		bool nulls_first = false;
 
 		InitMaterializedSRF(fcinfo, 0);
 		result->desc = rsinfo->setDesc;
-		result->store = rsinfo->setResult;
+		result->set = tuplesort_begin_heap(result->desc, 1, &id_column, &less, &collation,
+										   &nulls_first, work_mem, NULL, TUPLESORT_NONE);
 	}
 	else if (get_call_result_type(fcinfo, NULL, &result->desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -59,8 +67,8 @@ om_job_result_put(OmJobResult *result, TupleTableSlot *row)
 	if (result->count == 0)
 		check_row(result, row->tts_tupleDescriptor);
 
-	if (result->store != NULL)
-		tuplestore_puttupleslot(result->store, row);
+	if (result->set != NULL)
+		tuplesort_puttupleslot(result->set, row);
 	else
 	{
 		bool should_free;
@@ -75,13 +83,35 @@ om_job_result_put(OmJobResult *result, TupleTableSlot *row)
 }
 
 /*
+ * Fill the set that the function returns.
+ */
+static void
+return_set(OmJobResult *result, FunctionCallInfo fcinfo)
+{
+	Tuplestorestate *store = ((ReturnSetInfo *) fcinfo->resultinfo)->setResult;
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(result->desc, &TTSOpsMinimalTuple);
+
+	tuplesort_performsort(result->set);
+	while (tuplesort_gettupleslot(result->set, true, false, slot, NULL))
+	{
+		CHECK_FOR_INTERRUPTS();
+		tuplestore_puttupleslot(store, slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplesort_end(result->set);
+}
+
+/*
  * What the function returns: NULL where one job is returned and none was put.
  */
 Datum
-om_job_result_return(const OmJobResult *result, FunctionCallInfo fcinfo)
+om_job_result_return(OmJobResult *result, FunctionCallInfo fcinfo)
 {
-	if (result->store != NULL)
+	if (result->set != NULL)
+	{
+		return_set(result, fcinfo);
 		return (Datum) 0;
+	}
 	if (result->count == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(result->job);

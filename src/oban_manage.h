@@ -20,7 +20,7 @@
 #include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
+#include "utils/tuplesort.h"
 
 /* ---- oban_manage.c: the module and its settings ---- */
 
@@ -62,7 +62,7 @@ extern void om_job_ids_add(OmJobIds *ids, int64 id);
 extern int64 *om_job_ids_data(const OmJobIds *ids);
 extern Datum om_job_ids_array(OmJobIds *ids);
 extern void om_job_ids_distinct(OmJobIds *ids, ArrayType *array);
-extern bool om_job_ids_contain(const OmJobIds *ids, int64 id);
+extern int om_job_ids_find(const OmJobIds *ids, int64 id);
 
 /* ---- job_argument.c: a job instance that is handed in ---- */
 
@@ -137,7 +137,7 @@ typedef enum OmStep
 	OM_LOCK,	  /* lock those of the jobs $1 that the verb would change */
 	OM_WRITE,	  /* change the jobs $1, which are locked */
 	OM_GET_ONE,	  /* the job $1 as an oban_job */
-	OM_GET,		  /* the jobs $1 as oban_job, in id order */
+	OM_GET,		  /* the jobs $1 as oban_job */
 	OM_CANCELLED  /* is the job $1 cancelled? */
 } OmStep;
 
@@ -193,21 +193,21 @@ extern uint64 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCa
 /* ---- job_result.c: oban_job as a result ---- */
 
 /*
- * Where the jobs that a function returns are put: as one composite value, or
- * as the rows of a materialized set.
+ * Where the jobs that a function returns are put: one composite value, or a set
+ * that is sorted by id.
  */
 typedef struct OmJobResult
 {
-	TupleDesc desc;			/* of oban_job */
-	MemoryContext context;	/* that outlives SPI */
-	Tuplestorestate *store; /* of a set-returning function, or NULL */
-	Datum job;				/* the last job put, when there is no store */
+	TupleDesc desc;		   /* of oban_job */
+	MemoryContext context; /* that outlives SPI */
+	Tuplesortstate *set;   /* of a set-returning function, or NULL */
+	Datum job;			   /* the last job put, when there is no set */
 	int count;
 } OmJobResult;
 
 extern void om_job_result_init(OmJobResult *result, FunctionCallInfo fcinfo);
 extern void om_job_result_put(OmJobResult *result, TupleTableSlot *row);
-extern Datum om_job_result_return(const OmJobResult *result, FunctionCallInfo fcinfo);
+extern Datum om_job_result_return(OmJobResult *result, FunctionCallInfo fcinfo);
 
 /* ---- signals.c: what running Obans are told ---- */
 

@@ -106,19 +106,18 @@ append_job_columns(StringInfo sql, const OmTableShape *shape)
 					 "j.id::pg_catalog.int8, j.state::pg_catalog.text, j.queue::pg_catalog.text,"
 					 " j.worker::pg_catalog.text, j.attempt::pg_catalog.int4,"
 					 " j.max_attempts::pg_catalog.int4, j.priority::pg_catalog.int4, j.args,"
-					 " COALESCE(j.meta, '{}') AS meta,"
-					 " COALESCE(j.tags::pg_catalog.text[], '{}') AS tags,"
-					 " %s AS errors,"
-					 " COALESCE(j.attempted_by::pg_catalog.text[], '{}') AS attempted_by,"
-					 " pg_catalog.timezone('UTC', j.inserted_at) AS inserted_at,"
-					 " pg_catalog.timezone('UTC', j.scheduled_at) AS scheduled_at,"
-					 " pg_catalog.timezone('UTC', j.attempted_at) AS attempted_at,"
-					 " pg_catalog.timezone('UTC', j.completed_at) AS completed_at,"
-					 " pg_catalog.timezone('UTC', j.cancelled_at) AS cancelled_at,"
-					 " pg_catalog.timezone('UTC', j.discarded_at) AS discarded_at,"
-					 " %s::pg_catalog.text AS prefix",
-					 shape->errors_is_array ? "COALESCE(pg_catalog.to_jsonb(j.errors), '[]')"
-											: "COALESCE(j.errors, '[]')",
+					 " COALESCE(j.meta, '{}'),"
+					 " COALESCE(j.tags::pg_catalog.text[], '{}'),"
+					 " %s,"
+					 " j.attempted_by::pg_catalog.text[],"
+					 " pg_catalog.timezone('UTC', j.inserted_at),"
+					 " pg_catalog.timezone('UTC', j.scheduled_at),"
+					 " pg_catalog.timezone('UTC', j.attempted_at),"
+					 " pg_catalog.timezone('UTC', j.completed_at),"
+					 " pg_catalog.timezone('UTC', j.cancelled_at),"
+					 " pg_catalog.timezone('UTC', j.discarded_at),"
+					 " %s::pg_catalog.text",
+					 shape->errors_is_array ? "pg_catalog.to_jsonb(j.errors)" : "j.errors",
 					 quote_literal_cstr(shape->schema));
 }
 
@@ -257,13 +256,6 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			break;
 
 		case OM_WRITE:
-			if (query.verb == OM_UPDATE)
-			{
-				appendStringInfoString(&sql, "WITH updated AS (");
-				append_write(&sql, query, shape);
-				appendStringInfoString(&sql, ") SELECT * FROM updated ORDER BY id");
-				break;
-			}
 			append_write(&sql, query, shape);
 			statement->result_code = verb_queries[query.verb].assignments == NULL
 										 ? SPI_OK_DELETE
@@ -305,5 +297,5 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 bool
 om_query_reads_only(OmQuery query)
 {
-	return query.step == OM_GET_ONE || query.step == OM_GET || query.step == OM_CANCELLED;
+	return query.step == OM_GET_ONE || query.step == OM_CANCELLED;
 }

@@ -21,9 +21,9 @@ typedef struct UpdateCall
 {
 	Oid jobs;
 	const OmChanges *changes;
-	const OmJobIds *ids; /* distinct, in order */
-	OmJobIds found;		 /* those of them that there are, in order */
-	OmJobIds scheduled;	 /* those that were scheduled and are due now */
+	OmJobIds *ids;		/* distinct, in order */
+	bool *done;			/* for each of them: has the running step done it? */
+	OmJobIds scheduled; /* those that were scheduled and are due now */
 	OmJobResult *result;
 	OmSignals signals;
 } UpdateCall;
@@ -34,54 +34,72 @@ names_column(const OmChanges *changes, OmChangeKey column)
 	return (changes->columns & OM_COLUMN_BIT(column)) != 0;
 }
 
-/*
- * The first of some ids, for an error message.
- */
-static char *
-list_ids(const int64 *ids, int count)
+static void
+mark_done(UpdateCall *call, int64 id)
 {
-	StringInfoData list;
+	int i = om_job_ids_find(call->ids, id);
 
-	initStringInfo(&list);
-	for (int i = 0; i < Min(count, NAMED_JOBS); i++)
-		appendStringInfo(&list, "%s" INT64_FORMAT, i > 0 ? ", " : "", ids[i]);
-	if (count > NAMED_JOBS)
-		appendStringInfo(&list, " and %d more", count - NAMED_JOBS);
-	return list.data;
+	Assert(i >= 0);
+	call->done[i] = true;
 }
 
+/*
+ * List the jobs that the running step has not done, the first of them in full,
+ * for an error message.  Returns how many there are.
+ */
+static int
+list_undone(const UpdateCall *call, StringInfo list)
+{
+	int count = 0;
+
+	for (int i = 0; i < call->ids->count; i++)
+	{
+		if (call->done[i])
+			continue;
+		if (count < NAMED_JOBS)
+			appendStringInfo(list, "%s" INT64_FORMAT, count > 0 ? ", " : "",
+							 om_job_ids_data(call->ids)[i]);
+		count++;
+	}
+	if (count > NAMED_JOBS)
+		appendStringInfo(list, " and %d more", count - NAMED_JOBS);
+	return count;
+}
+
+/*
+ * What went wrong did so at one of the jobs that are not done.  Where they are
+ * worked on in id order, as an index scan of a plain table does, it is the
+ * first.
+ */
 static void
 update_error_callback(void *arg)
 {
-	const UpdateCall *call = arg;
-	const OmJobIds *ids = call->ids;
+	StringInfoData list;
+	int count;
 
-	errcontext("update of %s %s", ids->count == 1 ? "job" : "jobs",
-			   list_ids(om_job_ids_data(ids), ids->count));
+	initStringInfo(&list);
+	count = list_undone(arg, &list);
+	if (count > 0)
+		errcontext("update of %s %s", count == 1 ? "job" : "jobs", list.data);
 }
 
 /*
- * Raise an error that names those of the ids that were not found.
+ * Raise an error that names the jobs that do not exist, if there are any.
  */
 static void
-raise_missing(const UpdateCall *call)
+check_all_exist(const UpdateCall *call)
 {
-	OmJobIds missing;
-	const int64 *ids = om_job_ids_data(call->ids);
+	StringInfoData list;
+	int count;
 
-	om_job_ids_init(&missing, call->ids->count - call->found.count);
-	for (int i = 0; i < call->ids->count; i++)
-	{
-		if (!om_job_ids_contain(&call->found, ids[i]))
-			om_job_ids_add(&missing, ids[i]);
-	}
-
-	ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND),
-					errmsg_plural("job %s does not exist in schema \"%s\"",
-								  "jobs %s do not exist in schema \"%s\"", missing.count,
-								  list_ids(om_job_ids_data(&missing), missing.count),
-								  get_namespace_name_or_temp(get_rel_namespace(call->jobs))),
-					errdetail("None of the jobs was updated.")));
+	initStringInfo(&list);
+	count = list_undone(call, &list);
+	if (count > 0)
+		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND),
+						errmsg_plural("job %s does not exist in schema \"%s\"",
+									  "jobs %s do not exist in schema \"%s\"", count, list.data,
+									  get_namespace_name_or_temp(get_rel_namespace(call->jobs))),
+						errdetail("None of the jobs was updated.")));
 }
 
 static void
@@ -105,52 +123,43 @@ note_locked(TupleTableSlot *row, void *state)
 					 errhint("Give at least as many.")));
 	}
 
-	om_job_ids_add(&call->found, id);
+	mark_done(call, id);
 	if (om_changes_make_due(call->changes) &&
 		DatumGetBool(slot_getattr(row, OM_LOCK_SCHEDULED, &isnull)))
 		om_job_ids_add(&call->scheduled, id);
 }
 
 /*
- * Take an updated job into the result, and wake its queue if the update made
- * it available.
+ * Take a job into the result, and wake its queue if the update made it
+ * available.
  */
 static void
-put_updated(TupleTableSlot *row, void *state)
+put_job(TupleTableSlot *row, void *state)
 {
 	UpdateCall *call = state;
 	bool isnull;
+	int64 id = DatumGetInt64(slot_getattr(row, OM_JOB_ID, &isnull));
 
+	mark_done(call, id);
 	om_job_result_put(call->result, row);
-	if (call->scheduled.count > 0 &&
-		om_job_ids_contain(&call->scheduled, DatumGetInt64(slot_getattr(row, OM_JOB_ID, &isnull))))
+	if (om_job_ids_find(&call->scheduled, id) >= 0)
 		om_signal_wake(&call->signals, DatumGetTextPP(slot_getattr(row, OM_JOB_QUEUE, &isnull)));
 }
 
-static void
-put_unchanged(TupleTableSlot *row, void *state)
-{
-	UpdateCall *call = state;
-	bool isnull;
-
-	om_job_result_put(call->result, row);
-	om_job_ids_add(&call->found, DatumGetInt64(slot_getattr(row, OM_JOB_ID, &isnull)));
-}
-
 /*
- * Run a statement over some of the jobs of the call.
+ * Run a statement over the jobs of the call.
  */
 static uint64
-run_step(UpdateCall *call, OmStep step, const OmJobIds *ids, OmRowCallback callback)
+run_step(UpdateCall *call, OmStep step, OmRowCallback callback)
 {
 	OmQuery query = {.step = step, .verb = OM_UPDATE};
 	Datum params[OM_MAX_PARAMS];
 	int nparams = 0;
 
-	if (step == OM_WRITE_ONE || step == OM_GET_ONE)
-		params[nparams++] = Int64GetDatum(om_job_ids_data(ids)[0]);
+	if (step == OM_WRITE_ONE)
+		params[nparams++] = Int64GetDatum(om_job_ids_data(call->ids)[0]);
 	else
-		params[nparams++] = om_job_ids_array(unconstify(OmJobIds *, ids));
+		params[nparams++] = om_job_ids_array(call->ids);
 
 	if (step == OM_WRITE_ONE || step == OM_WRITE)
 	{
@@ -161,6 +170,8 @@ run_step(UpdateCall *call, OmStep step, const OmJobIds *ids, OmRowCallback callb
 				params[nparams++] = call->changes->values[column];
 		}
 	}
+
+	memset(call->done, false, call->ids->count);
 	return om_query_run(call->jobs, query, params, callback, call);
 }
 
@@ -173,18 +184,13 @@ update_jobs(UpdateCall *call)
 {
 	bool writes = (call->changes->columns != 0);
 
-	om_job_ids_init(&call->found, call->ids->count);
-	om_job_ids_init(&call->scheduled, 0);
-
 	if (writes)
-		run_step(call, OM_LOCK, call->ids, note_locked);
+		run_step(call, OM_LOCK, note_locked);
 	else
-		run_step(call, OM_GET, call->ids, put_unchanged);
-
-	if (call->found.count < call->ids->count)
-		raise_missing(call);
-	if (writes && call->found.count > 0)
-		run_step(call, OM_WRITE, &call->found, put_updated);
+		run_step(call, OM_GET, put_job);
+	check_all_exist(call);
+	if (writes)
+		run_step(call, OM_WRITE, put_job);
 }
 
 /*
@@ -196,7 +202,7 @@ static void
 update_job(UpdateCall *call)
 {
 	if (call->changes->columns != 0 && !om_changes_make_due(call->changes) &&
-		run_step(call, OM_WRITE_ONE, call->ids, put_updated) > 0)
+		run_step(call, OM_WRITE_ONE, put_job) > 0)
 		return;
 	update_jobs(call);
 }
@@ -206,7 +212,7 @@ update_job(UpdateCall *call)
  * return them.
  */
 static Datum
-update_and_return(FunctionCallInfo fcinfo, Oid jobs, const OmJobIds *ids, int changes_argno,
+update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids, int changes_argno,
 				  void (*update)(UpdateCall *call))
 {
 	OmChanges changes;
@@ -223,6 +229,9 @@ update_and_return(FunctionCallInfo fcinfo, Oid jobs, const OmJobIds *ids, int ch
 	om_job_result_init(&result, fcinfo);
 	if (ids->count == 0)
 		return om_job_result_return(&result, fcinfo);
+
+	call.done = palloc(ids->count);
+	om_job_ids_init(&call.scheduled, 0);
 
 	error_context_stack = &callback;
 	SPI_connect();
