@@ -69,18 +69,23 @@ list_undone(const UpdateCall *call, StringInfo list)
 /*
  * What went wrong did so at one of the jobs that are not done.  Where they are
  * worked on in id order, as an index scan of a plain table does, it is the
- * first.
+ * first.  Triggers that fire after the statement may fail at any of them.
  */
 static void
 update_error_callback(void *arg)
 {
+	UpdateCall *call = arg;
 	StringInfoData list;
 	int count;
 
 	initStringInfo(&list);
-	count = list_undone(arg, &list);
-	if (count > 0)
-		errcontext("update of %s %s", count == 1 ? "job" : "jobs", list.data);
+	count = list_undone(call, &list);
+	if (count == 0)
+	{
+		memset(call->done, false, call->ids->count);
+		count = list_undone(call, &list);
+	}
+	errcontext("update of %s %s", count == 1 ? "job" : "jobs", list.data);
 }
 
 /*
