@@ -69,9 +69,12 @@ change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
 {
 	VerbCall call = {.verb = verb};
 	Datum param = PointerGetDatum(ids);
+	int nids = ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids));
 	uint64 changed = 0;
 
-	om_job_ids_init(&call.locked, ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids)));
+	if (nids == 0)
+		return 0;
+	om_job_ids_init(&call.locked, nids);
 	om_job_ids_init(&call.executing, 0);
 	om_signals_init(&call.signals, jobs);
 

@@ -34,13 +34,16 @@ names_column(const OmChanges *changes, OmChangeKey column)
 	return (changes->columns & OM_COLUMN_BIT(column)) != 0;
 }
 
+/*
+ * A trigger may have given the row another id, which is none of ours.
+ */
 static void
 mark_done(UpdateCall *call, int64 id)
 {
 	int i = om_job_ids_find(call->ids, id);
 
-	Assert(i >= 0);
-	call->done[i] = true;
+	if (i >= 0)
+		call->done[i] = true;
 }
 
 /*

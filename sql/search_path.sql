@@ -1,0 +1,188 @@
+-- No search_path and no object in pg_temp captures what the functions do: here every function and
+-- operator of pg_catalog is shadowed by one that fails, and types and catalogs by ones that do not
+-- work.
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helpers :abs_srcdir '/fixtures/regress.sql'
+\set ECHO none
+\i :helpers
+\set ECHO none
+\set schema twin
+\set version 14
+\i :elixir
+\set ECHO all
+
+CREATE SCHEMA evil;
+DO $$
+DECLARE
+	f record;
+	made integer := 0;
+BEGIN
+	-- Functions, and plain functions in the place of aggregates.
+	FOR f IN SELECT proname, pg_get_function_arguments(p.oid) AS args,
+			pg_get_function_result(p.oid) AS result
+		FROM pg_proc p
+		WHERE pronamespace = 'pg_catalog'::regnamespace AND provariadic = 0 AND NOT proretset
+			AND prorettype NOT IN ('internal'::regtype, 'trigger'::regtype,
+				'event_trigger'::regtype)
+			AND proargmodes IS NULL
+	LOOP
+		BEGIN
+			EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS %s LANGUAGE plpgsql
+				AS ''BEGIN RAISE EXCEPTION ''''captured''''; END''', f.proname, f.args, f.result);
+			made := made + 1;
+		EXCEPTION WHEN OTHERS THEN NULL;	-- pseudo-types that PL/pgSQL does not have
+		END;
+	END LOOP;
+	FOR f IN SELECT proname, oidvectortypes(proargtypes) AS args
+		FROM pg_proc p
+		WHERE pronamespace = 'pg_catalog'::regnamespace AND proname IN ('unnest', 'generate_series',
+			'jsonb_array_elements', 'jsonb_array_elements_text', 'jsonb_each', 'jsonb_object_keys')
+	LOOP
+		EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS boolean LANGUAGE plpgsql
+			AS ''BEGIN RAISE EXCEPTION ''''captured''''; END''', f.proname, f.args);
+		made := made + 1;
+	END LOOP;
+	RAISE INFO 'more than 1500 functions: %', made > 1500;
+	made := 0;
+	-- Operators.
+	FOR f IN SELECT o.oid, oprname, oprleft::regtype AS l, oprright::regtype AS r,
+			oprresult::regtype AS result
+		FROM pg_operator o
+		WHERE oprnamespace = 'pg_catalog'::regnamespace AND oprkind = 'b' AND oprresult <> 0
+	LOOP
+		BEGIN
+			EXECUTE format('CREATE FUNCTION evil.operator_%s(%s, %s) RETURNS %s LANGUAGE plpgsql
+				AS ''BEGIN RAISE EXCEPTION ''''captured''''; END''', f.oid, f.l, f.r, f.result);
+			EXECUTE format('CREATE OPERATOR evil.%s (FUNCTION = evil.operator_%s, LEFTARG = %s,
+				RIGHTARG = %s)', f.oprname, f.oid, f.l, f.r);
+			made := made + 1;
+		EXCEPTION WHEN OTHERS THEN NULL;
+		END;
+	END LOOP;
+	RAISE INFO 'more than 500 operators: %', made > 500;
+	-- Types that take no value.
+	FOR f IN SELECT typname FROM pg_type WHERE typnamespace = 'pg_catalog'::regnamespace
+		AND typname IN ('jsonb', 'json', 'text', 'varchar', 'int8', 'int4', 'int2', 'bool',
+			'timestamp',
+			'timestamptz', 'interval', 'numeric', 'name', 'oid', 'regclass')
+	LOOP
+		EXECUTE format('CREATE DOMAIN evil.%1$I AS pg_catalog.%1$I CHECK (false)', f.typname);
+	END LOOP;
+END $$;
+CREATE DOMAIN evil.oban_job_state AS text CHECK (false);
+CREATE TYPE evil.oban_job AS (id text);
+CREATE TABLE evil.oban_jobs (LIKE ex14.oban_jobs);
+CREATE TABLE evil.pg_class (LIKE pg_class);
+CREATE TABLE evil.pg_type (LIKE pg_type);
+CREATE TABLE evil.pg_namespace (LIKE pg_namespace);
+CREATE TABLE evil.pg_attribute (attrelid oid, attname name, atttypid oid, attnum smallint);
+CREATE TEMP TABLE oban_jobs (LIKE ex14.oban_jobs INCLUDING ALL);
+CREATE TEMP TABLE pg_class (LIKE pg_class);
+INSERT INTO oban_jobs (id, worker) SELECT g, 'Trap' FROM generate_series(1, 8) g;
+
+-- The same calls twice: for ex14 with the usual path, for twin with the hostile one.
+CREATE TABLE tools.calls (n serial, call text);
+INSERT INTO tools.calls (call) VALUES
+	('oban_cancel_job(1, %L)'),
+	('oban_cancel_job(3, %L)'),
+	('oban_cancel_many_jobs(''{2,3,4}'', %L)'),
+	('oban_retry_job(5, %L)'),
+	('oban_retry_job(''{2,6,7}''::pg_catalog.int8[], %L)'),
+	('oban_delete_job(1, %L)'),
+	('oban_delete_many_jobs(''{1,3}'', %L)'),
+	('oban_job_cancelled(4, %L)'),
+	('oban_cancel_job(public.oban_get_job(5, %L))'),
+	('oban_cancel_job(j) FROM %I.oban_jobs j WHERE id OPERATOR(pg_catalog.=) 6'),
+	('oban_update_job(2, ''{"tags": [" B", "a", "B", 1.5, true], "queue": "q", "worker": "w",
+		"meta": {"a": 1}, "args": {}, "priority": 3, "max_attempts": 30,
+		"schedule_in": "5 minutes"}'', %L)'),
+	('oban_update_job(7, ''{"scheduled_at": "2031-01-01T00:00:00+02:00"}'', %L)'),
+	('oban_update_job(8, ''{"schedule_in": -1.5}'', %L)'),
+	('oban_update_job(2, ''{"schedule_in": 0}'', %L)'),
+	('oban_update_many_jobs(''{8,2}'', ''{}'', %L)');
+UPDATE tools.calls SET call = 'SELECT public.' || replace(call, '%', '%1$');
+SELECT string_agg(format(call, 'ex14'), '; ' ORDER BY n) AS usual,
+	string_agg(format(call, 'twin'), '; ' ORDER BY n) AS hostile FROM tools.calls \gset
+SELECT replace(replace(:'usual', '''ex14''', '''twin'''), 'ex14.', 'twin.') = :'hostile'
+	AS same_calls;
+\set bad_path 'pg_temp, evil, pg_catalog, public'
+
+-- Both in one transaction, so that now() is the same. First with plans that are made under the
+-- hostile path, then with ones made under the usual path, then with those of both.
+\set ECHO none
+\pset tuples_only on
+\pset format unaligned
+CALL tools.make_jobs('ex14', 'twin');
+UPDATE ex14.oban_jobs SET meta = '{"uniq_bmp": [1]}' WHERE id > 4;
+UPDATE twin.oban_jobs SET meta = '{"uniq_bmp": [1]}' WHERE id > 4;
+BEGIN;
+\o /dev/null
+SET LOCAL search_path = :bad_path;
+:hostile;
+SET LOCAL search_path = DEFAULT;
+:usual;
+\o
+SELECT 'first: ' || coalesce(tools.difference(tools.rows('twin'), tools.rows('ex14')),
+	'no difference');
+SELECT tools.states('twin');
+COMMIT;
+CALL tools.make_jobs('ex14', 'twin');
+BEGIN;
+\o /dev/null
+:usual;
+SET LOCAL search_path = :bad_path;
+:hostile;
+SET LOCAL search_path = DEFAULT;
+\o
+SELECT 'second: ' || coalesce(tools.difference(tools.rows('twin'), tools.rows('ex14')),
+	'no difference');
+COMMIT;
+CALL tools.make_jobs('ex14', 'twin');
+BEGIN;
+\o /dev/null
+SET LOCAL search_path = :bad_path;
+:usual;
+:hostile;
+SET LOCAL search_path = DEFAULT;
+\o
+SELECT 'third: ' || coalesce(tools.difference(tools.rows('twin'), tools.rows('ex14')),
+	'no difference');
+COMMIT;
+\pset format aligned
+\pset tuples_only off
+\set ECHO all
+
+-- Results, by eye; and the trap is real: the operator and the function do fail under this path.
+CALL tools.make_jobs('twin');
+SET search_path = :bad_path;
+SELECT public.oban_cancel_job(3, 'twin'), public.oban_retry_many_jobs('{4,5,6}', 'twin'),
+	public.oban_delete_job(7, 'twin');
+SELECT public.oban_job_cancelled(3, 'twin');
+SELECT queue, priority, tags FROM public.oban_update_many_jobs('{2,1}',
+	'{"queue": "q", "priority": 1, "tags": [" Z", "y"]}', 'twin');
+SELECT public.oban_update_job(1, '{"scheduled_at": "not a time"}', 'twin');
+SELECT public.oban_update_job(1, '{"prio": 1}', 'twin');
+SELECT 1 = 1;
+SELECT now();
+RESET search_path;
+SELECT tools.states('twin');
+SELECT count(*) AS trap_untouched FROM pg_temp.oban_jobs WHERE state = 'available';
+
+-- The default prefix is public, never the first schema of the path, nor pg_temp.
+SET search_path = pg_temp, twin, public;
+SELECT oban_cancel_job(1);
+SET oban_manage.prefix = 'twin';
+SELECT oban_cancel_job(1), tools.states('twin');
+RESET oban_manage.prefix;
+RESET search_path;
+
+DROP TABLE pg_temp.oban_jobs, pg_temp.pg_class;
+DROP SCHEMA tools, ex9, ex11, ex14, py, twin CASCADE;
+-- In parts, for each object takes a lock.
+\set ECHO none
+SELECT format('DROP FUNCTION %s CASCADE', string_agg(f::text, ', '))
+FROM (SELECT oid::regprocedure, row_number() OVER () / 300 FROM pg_proc
+	WHERE pronamespace = 'evil'::regnamespace) p(f, part)
+GROUP BY part \gexec
+\set ECHO all
+DROP SCHEMA evil CASCADE;
