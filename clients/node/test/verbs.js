@@ -1,0 +1,235 @@
+#!/usr/bin/env node
+// The verbs of oban_manage through node-postgres: which parameters need a cast, and what comes
+// back.
+//
+// Prints TAP. Connects by PGHOST, PGPORT, PGUSER and PGDATABASE, and makes the schema client_node
+// anew, with a jobs table of Oban for Elixir; psql must be on the PATH.
+
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { isDeepStrictEqual } from "node:util";
+import pg from "pg";
+
+const schema = "client_node";
+const fixture = fileURLToPath(new URL("../../../fixtures/elixir.sql", import.meta.url));
+
+let count = 0;
+let failed = 0;
+
+function same(got, expected, name) {
+  const good = isDeepStrictEqual(got, expected);
+  count += 1;
+  if (!good) failed += 1;
+  console.log(`${good ? "ok" : "not ok"} ${count} - ${name}`);
+  if (!good) {
+    console.log(`#      got: ${JSON.stringify(got)}\n# expected: ${JSON.stringify(expected)}`);
+  }
+}
+
+function psql(...options) {
+  const inherited = { stdio: ["ignore", "inherit", "inherit"] };
+  execFileSync("psql", ["-XAtq", "-v", "ON_ERROR_STOP=1", ...options], inherited);
+}
+
+async function value(client, query, parameters) {
+  const { rows } = await client.query({ text: query, values: parameters, rowMode: "array" });
+  return rows[0][0];
+}
+
+async function sqlstate(client, query, parameters) {
+  try {
+    await client.query(query, parameters);
+  } catch (error) {
+    return error.code;
+  }
+  return null;
+}
+
+// One job of each state; their ids, which node-postgres gives as strings.
+async function makeJobs(client, ...states) {
+  const { rows } = await client.query(
+    `INSERT INTO oban_jobs (state, queue, worker, args)
+     SELECT state::oban_job_state, 'mail', 'Mailer', $2
+     FROM unnest($1::text[]) WITH ORDINALITY AS s (state, place) ORDER BY place
+     RETURNING id`,
+    [states, { to: "ann@example.org" }],
+  );
+  return rows.map((row) => row.id);
+}
+
+async function stateOf(client, id) {
+  const { rows } = await client.query("SELECT state FROM oban_jobs WHERE id = $1", [id]);
+  return rows.length > 0 ? rows[0].state : "gone";
+}
+
+async function cancelRetryDelete(client) {
+  for (const [verb, state, after] of [
+    ["cancel", "available", "cancelled"],
+    ["retry", "completed", "available"],
+    ["delete", "available", "gone"],
+  ]) {
+    const [one, row, job, ...many] = await makeJobs(client, ...Array(7).fill(state));
+    const numbers = many.map(Number);
+
+    // node-postgres sends every parameter without a type.
+    let query = `SELECT oban_${verb}_job($1)`;
+    for (const untyped of [one, Number(one), many, null]) {
+      const shown = JSON.stringify(untyped);
+      same(await sqlstate(client, query, [untyped]), "42725", `${verb}: ${shown} is ambiguous`);
+    }
+    same(await stateOf(client, one), state, `${verb}: the job is as it was`);
+
+    query = `SELECT oban_${verb}_job($1::bigint)`;
+    same(await value(client, query, [one]), true, `${verb}: a cast to bigint, id as a string`);
+    same(await stateOf(client, one), after, `${verb}: the job is ${after}`);
+    same(await value(client, query, [Number(one)]), false, `${verb}: again, id as a number`);
+    same(await value(client, query, [null]), false, `${verb}: null`);
+
+    query = `SELECT oban_${verb}_job($1::bigint[])`;
+    const two = await value(client, query, [many.slice(0, 2)]);
+    same(two, 2, `${verb}: a cast to bigint[], and the count is a number`);
+
+    query = `SELECT oban_${verb}_many_jobs($1)`;
+    same(await value(client, query, [numbers]), 2, `${verb}_many_jobs: no cast needed`);
+    same(await value(client, query, [[]]), 0, `${verb}_many_jobs: an empty array`);
+    same(await value(client, query, [null]), 0, `${verb}_many_jobs: null`);
+    const bad = await sqlstate(client, query, [["one"]]);
+    same(bad, "22P02", `${verb}_many_jobs: what is no id gives 22P02`);
+
+    query = `SELECT oban_${verb}_job(j) FROM oban_jobs j WHERE id = $1`;
+    same(await value(client, query, [row]), true, `${verb}: a row of the table`);
+    query = `SELECT oban_${verb}_job(oban_get_job($1))`;
+    same(await value(client, query, [job]), true, `${verb}: an oban_job`);
+  }
+
+  // An explicit prefix, and more runs than it takes PostgreSQL to keep a generic plan.
+  const ids = await makeJobs(client, ...Array(20).fill("scheduled"));
+  const changed = [];
+  for (const id of ids) {
+    const { rows } = await client.query({
+      name: "cancel",
+      text: "SELECT oban_cancel_job($1::bigint, $2) AS cancelled",
+      values: [id, schema],
+    });
+    changed.push(rows[0].cancelled);
+  }
+  same(changed, Array(20).fill(true), "a prepared statement with a prefix, twenty times");
+}
+
+async function update(client) {
+  const [first, second, third] = await makeJobs(client, "available", "scheduled", "executing");
+
+  // One job: the id needs a cast, the changes are an object.
+  const changes = {
+    args: { to: ["bob", "eve"] },
+    tags: ["Urgent", "a"],
+    priority: 2,
+    scheduled_at: "2040-05-06T07:08:09Z",
+  };
+  const { rows } = await client.query("SELECT * FROM oban_update_job($1::bigint, $2)", [
+    second,
+    changes,
+  ]);
+  const [job] = rows;
+  same(rows.length, 1, "update: one row");
+  same(job.id, second, "update: id is a string, as any bigint");
+  same(job.state, "scheduled", "update: state is text");
+  same(job.args, { to: ["bob", "eve"] }, "update: args is an object");
+  same(job.meta, {}, "update: meta is an object");
+  same(job.tags, ["a", "urgent"], "update: tags are an array");
+  same(job.errors, [], "update: errors are an array");
+  same(job.priority, 2, "update: priority is a number");
+  same(job.scheduled_at, new Date("2040-05-06T07:08:09Z"), "update: a time is a Date");
+  same(job.cancelled_at, null, "update: no time is null");
+  same(job.prefix, schema, "update: the prefix is known");
+
+  let query = "SELECT oban_update_job($1, $2)";
+  same(await sqlstate(client, query, [first, changes]), "42725", "update: an id is ambiguous");
+
+  query = "SELECT id, priority FROM oban_update_many_jobs($1, $2)";
+  const many = await client.query(query, [[third, first, third], { priority: 5 }]);
+  same(
+    many.rows,
+    [
+      { id: first, priority: 5 },
+      { id: third, priority: 5 },
+    ],
+    "update_many_jobs: no cast needed, a row a job, in id order",
+  );
+
+  query = "SELECT u.queue FROM oban_jobs j, oban_update_job(j, $1) u WHERE j.id = $2";
+  const queue = await value(client, query, [{ queue: "slow" }, first]);
+  same(queue, "slow", "update: a row of the table");
+  query = "SELECT (oban_get_job($1)).queue";
+  same(await value(client, query, [first]), "slow", "get: needs no cast");
+  query = "SELECT oban_job_cancelled($1)";
+  same(await value(client, query, [third]), false, "cancelled: not yet, and needs no cast");
+  await client.query("SELECT oban_cancel_many_jobs($1)", [[third]]);
+  same(await value(client, query, [third]), true, "cancelled: it is");
+
+  query = "SELECT oban_update_job($1::bigint, $2)";
+  for (const [wrong, code] of [
+    [{ priority: 10 }, "22023"],
+    [{ colour: "red" }, "22023"],
+    ["{", "22P02"],
+    [null, "22004"],
+  ]) {
+    const got = await sqlstate(client, query, [first, wrong]);
+    same(got, code, `update: ${JSON.stringify(wrong)} gives ${code}`);
+  }
+  const missing = await sqlstate(client, query, [0, { priority: 1 }]);
+  same(missing, "P0002", "update: a missing job gives P0002");
+  const nowhere = await sqlstate(client, "SELECT oban_cancel_many_jobs($1, 'nowhere')", [[first]]);
+  same(nowhere, "3F000", "cancel: a missing schema gives 3F000");
+}
+
+async function transactions(client, listener) {
+  const [id] = await makeJobs(client, "executing");
+  const heard = [];
+  listener.on("notification", ({ channel, payload }) => heard.push([channel, payload]));
+  await listener.query(`LISTEN "${schema}.oban_signal"`);
+
+  await client.query("BEGIN");
+  const changed = await value(client, "SELECT oban_cancel_job($1::bigint)", [id]);
+  same(changed, true, "in a transaction: changed");
+  await client.query("ROLLBACK");
+  same(await stateOf(client, id), "executing", "rolled back: as it was");
+
+  await client.query("BEGIN");
+  await client.query("SELECT oban_cancel_job($1::bigint)", [id]);
+  await client.query("COMMIT");
+  same(await stateOf(client, id), "cancelled", "committed: cancelled");
+
+  const deadline = Date.now() + 30000;
+  while (heard.length === 0 && Date.now() < deadline) await listener.query("SELECT 1");
+  await listener.query("SELECT 1");
+  same(
+    heard,
+    [[`${schema}.oban_signal`, `{"action":"pkill","job_id":${id}}`]],
+    "the worker is told of the commit, and of nothing else",
+  );
+}
+
+psql(
+  ...["-c", "SET client_min_messages = warning"],
+  ...["-c", "CREATE EXTENSION IF NOT EXISTS oban_manage"],
+  ...["-c", `DROP SCHEMA IF EXISTS ${schema} CASCADE`],
+);
+psql("-v", `schema=${schema}`, "-v", "version=14", "-f", fixture);
+
+const options = `-c search_path=${schema},public -c oban_manage.prefix=${schema}`;
+const client = new pg.Client({ options });
+const listener = new pg.Client();
+await client.connect();
+await listener.connect();
+try {
+  await cancelRetryDelete(client);
+  await update(client);
+  await transactions(client, listener);
+  await client.query(`DROP SCHEMA ${schema} CASCADE`);
+} finally {
+  await client.end();
+  await listener.end();
+}
+console.log(`1..${count}`);
+process.exitCode = failed > 0 ? 1 : 0;

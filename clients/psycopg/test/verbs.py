@@ -1,0 +1,234 @@
+#!/usr/bin/python3
+"""The verbs of oban_manage through psycopg: which parameters need a cast, and what comes back.
+
+Prints TAP. Connects by PGHOST, PGPORT, PGUSER and PGDATABASE, and makes the schema client_psycopg
+anew, with a jobs table of Oban for Python; psql must be on the PATH.
+"""
+
+import datetime
+import os
+import subprocess
+import sys
+import time
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+SCHEMA = "client_psycopg"
+FIXTURE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../fixtures/python.sql")
+
+count = 0
+failed = 0
+
+
+def same(got, expected, name):
+    global count, failed
+    count += 1
+    # True == 1 and the like: a driver's types matter here.
+    good = got == expected and type(got) is type(expected)
+    failed += not good
+    print(f"{'ok' if good else 'not ok'} {count} - {name}")
+    if not good:
+        print(f"#      got: {got!r}\n# expected: {expected!r}")
+
+
+def sqlstate(connection, query, parameters):
+    try:
+        with connection.transaction():
+            connection.execute(query, parameters)
+    except psycopg.Error as error:
+        return error.sqlstate
+    return None
+
+
+def value(connection, query, parameters=None, **options):
+    return connection.execute(query, parameters, **options).fetchone()[0]
+
+
+def make_jobs(connection, *states):
+    """One job of each state; returns their ids."""
+    return [
+        value(
+            connection,
+            "INSERT INTO oban_jobs (state, queue, worker, args)"
+            " VALUES (%s::oban_job_state, 'mail', 'Mailer', %s) RETURNING id",
+            (state, Jsonb({"to": "ann@example.org"})),
+        )
+        for state in states
+    ]
+
+
+def state_of(connection, job_id):
+    row = connection.execute("SELECT state FROM oban_jobs WHERE id = %s", (job_id,)).fetchone()
+    return row[0] if row else "gone"
+
+
+def cancel_retry_delete(connection):
+    for verb, state, after in [
+        ("cancel", "available", "cancelled"),
+        ("retry", "completed", "available"),
+        ("delete", "available", "gone"),
+    ]:
+        one, row, job, *many = make_jobs(connection, *[state] * 7)
+
+        # psycopg sends an int as an integer type, and a list of them as an array of one.
+        query = f"SELECT oban_{verb}_job(%s)"
+        same(value(connection, query, (one,)), True, f"{verb}: an int needs no cast")
+        same(state_of(connection, one), after, f"{verb}: the job is {after}")
+        again = value(connection, query, (one,))
+        same(again, False, f"{verb}: False for a job that it does not change")
+        same(value(connection, query, (many[:2],)), 2, f"{verb}: a list gives an int")
+
+        query = f"SELECT oban_{verb}_many_jobs(%s)"
+        same(value(connection, query, (many,)), 2, f"{verb}_many_jobs: those that were left")
+        same(value(connection, query, ([],)), 0, f"{verb}_many_jobs: an empty list")
+        same(value(connection, query, (None,)), 0, f"{verb}_many_jobs: None needs no cast")
+
+        query = f"SELECT oban_{verb}_job(j) FROM oban_jobs j WHERE id = %s"
+        same(value(connection, query, (row,)), True, f"{verb}: a row of the table")
+        query = f"SELECT oban_{verb}_job(oban_get_job(%s))"
+        same(value(connection, query, (job,)), True, f"{verb}: an oban_job")
+
+        # What psycopg sends without a type must be told apart.
+        for untyped in (None, "1"):
+            query = f"SELECT oban_{verb}_job(%s)"
+            got = sqlstate(connection, query, (untyped,))
+            same(got, "42725", f"{verb}: {untyped!r} without a cast is ambiguous")
+        query = f"SELECT oban_{verb}_job(%s::bigint)"
+        same(value(connection, query, (None,)), False, f"{verb}: None with a cast")
+
+    # An explicit prefix, and more runs than it takes psycopg to prepare the statement and
+    # PostgreSQL to keep a generic plan.
+    ids = make_jobs(connection, *["scheduled"] * 20)
+    changed = [
+        value(connection, "SELECT oban_cancel_job(%s, %s)", (job_id, SCHEMA), prepare=True)
+        for job_id in ids
+    ]
+    same(changed, [True] * 20, "a prepared statement with a prefix, twenty times")
+
+
+def update(connection):
+    first, second, third = make_jobs(connection, "available", "scheduled", "executing")
+    utc = datetime.timezone.utc
+
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "SELECT * FROM oban_update_job(%s, %s)",
+            (
+                second,
+                Jsonb(
+                    {
+                        "args": {"to": ["bob", "eve"]},
+                        "tags": ["Urgent", "a"],
+                        "priority": 2,
+                        "scheduled_at": "2040-05-06T07:08:09Z",
+                    }
+                ),
+            ),
+        )
+        job = cursor.fetchone()
+        same(job["id"], second, "update: id is an int")
+        same(job["state"], "scheduled", "update: state is text")
+        same(job["args"], {"to": ["bob", "eve"]}, "update: args is a dict")
+        same(job["meta"], {}, "update: meta is a dict")
+        same(job["tags"], ["a", "urgent"], "update: tags are a list")
+        same(job["errors"], [], "update: errors are a list")
+        same(job["priority"], 2, "update: priority is an int")
+        scheduled = datetime.datetime(2040, 5, 6, 7, 8, 9, tzinfo=utc)
+        same(job["scheduled_at"].astimezone(utc), scheduled, "update: times know their zone")
+        same(job["cancelled_at"], None, "update: no time is None")
+        same(job["prefix"], SCHEMA, "update: the prefix is known")
+
+        cursor.execute(
+            "SELECT id, priority FROM oban_update_many_jobs(%s, %s)",
+            ([third, first, third], Jsonb({"priority": 5})),
+        )
+        got = cursor.fetchall()
+        expected = [{"id": first, "priority": 5}, {"id": third, "priority": 5}]
+        same(got, expected, "update_many_jobs: a row a job, in id order")
+
+        cursor.execute(
+            "SELECT u.queue FROM oban_jobs j, oban_update_job(j, %s) u WHERE j.id = %s",
+            (Jsonb({"queue": "slow"}), first),
+        )
+        same(cursor.fetchone(), {"queue": "slow"}, "update: a row of the table")
+        same(
+            value(connection, "SELECT (oban_get_job(%s)).queue", (first,)), "slow", "get: new queue"
+        )
+        cursor.execute("SELECT * FROM oban_get_job(%s)", (0,))
+        same(set(cursor.fetchone().values()), {None}, "get: NULL for a job that is not there")
+
+    same(value(connection, "SELECT oban_job_cancelled(%s)", (third,)), False, "cancelled: not yet")
+    connection.execute("SELECT oban_cancel_job(%s)", (third,))
+    same(value(connection, "SELECT oban_job_cancelled(%s)", (third,)), True, "cancelled: it is")
+    same(value(connection, "SELECT oban_job_cancelled(%s)", (0,)), True, "cancelled: it is gone")
+
+    # Text for the changes will do, for there is only jsonb to choose.
+    changes = '{"worker": "Sender"}'
+    got = value(connection, "SELECT (oban_update_job(%s, %s)).worker", (first, changes))
+    same(got, "Sender", "update: changes as text need no cast")
+
+    query = "SELECT oban_update_job(%s, %s)"
+    for changes, code in [
+        (Jsonb({"priority": 10}), "22023"),
+        (Jsonb({"colour": "red"}), "22023"),
+        ("{", "22P02"),
+    ]:
+        got = sqlstate(connection, query, (first, changes))
+        same(got, code, f"update: {getattr(changes, 'obj', changes)} gives {code}")
+    got = sqlstate(connection, query, (0, Jsonb({"priority": 1})))
+    same(got, "P0002", "update: a missing job gives P0002")
+    got = sqlstate(connection, "SELECT oban_cancel_job(%s, %s)", (first, "nowhere"))
+    same(got, "3F000", "cancel: a missing schema gives 3F000")
+
+
+def transactions(connection):
+    (job_id,) = make_jobs(connection, "executing")
+    with psycopg.connect(autocommit=True) as listener:
+        heard = []
+        listener.add_notify_handler(lambda told: heard.append((told.channel, told.payload)))
+        listener.execute(f'LISTEN "{SCHEMA}.oban_signal"')
+
+        with connection.transaction() as transaction:
+            changed = value(connection, "SELECT oban_cancel_job(%s)", (job_id,))
+            same(changed, True, "in a transaction: changed")
+            raise psycopg.Rollback(transaction)
+        same(state_of(connection, job_id), "executing", "rolled back: as it was")
+
+        with connection.transaction():
+            connection.execute("SELECT oban_cancel_job(%s)", (job_id,))
+        same(state_of(connection, job_id), "cancelled", "committed: cancelled")
+
+        deadline = time.monotonic() + 30
+        while not heard and time.monotonic() < deadline:
+            listener.execute("SELECT 1")
+        listener.execute("SELECT 1")
+        expected = [(f"{SCHEMA}.oban_signal", f'{{"action":"pkill","job_id":{job_id}}}')]
+        same(heard, expected, "the worker is told of the commit, and of nothing else")
+
+
+def main():
+    subprocess.run(
+        ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1"]
+        + ["-c", "SET client_min_messages = warning"]
+        + ["-c", "CREATE EXTENSION IF NOT EXISTS oban_manage"]
+        + ["-c", f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"],
+        check=True,
+    )
+    subprocess.run(
+        ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-v", f"schema={SCHEMA}", "-f", FIXTURE],
+        check=True,
+    )
+    options = f"-c search_path={SCHEMA},public -c oban_manage.prefix={SCHEMA}"
+    with psycopg.connect(autocommit=True, options=options) as connection:
+        cancel_retry_delete(connection)
+        update(connection)
+        transactions(connection)
+        connection.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
+    print(f"1..{count}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
