@@ -174,4 +174,13 @@ CREATE TRIGGER renumber BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW
 SELECT id, queue FROM oban_update_job(1, '{"queue": "q"}', 'ex14');
 SELECT id, queue FROM oban_update_many_jobs('{2,3}', '{"queue": "q"}', 'ex14');
 
+-- A log message in the middle of a call, here once the jobs are locked, has the call's context too,
+-- and must not disturb it.
+CALL tools.make_jobs('ex11');
+LOAD 'auto_explain';
+SET auto_explain.log_min_duration = 0;
+SET auto_explain.log_nested_statements = on;
+SELECT id, queue FROM oban_update_many_jobs('{1,2,3}', '{"queue": "logged"}', 'ex11');
+RESET auto_explain.log_min_duration;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;

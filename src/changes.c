@@ -133,7 +133,7 @@ find_key(const JsonbValue *name)
 	{
 		const char *key = om_change_keys[i].name;
 
-		if (strlen(key) == name->val.string.len &&
+		if ((int) strlen(key) == name->val.string.len &&
 			memcmp(key, name->val.string.val, name->val.string.len) == 0)
 			return &om_change_keys[i];
 	}

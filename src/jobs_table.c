@@ -220,7 +220,7 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 	shape->errors_is_array = false;
 
 	initStringInfo(&missing);
-	for (int i = 0; i < lengthof(needed_columns); i++)
+	for (size_t i = 0; i < lengthof(needed_columns); i++)
 	{
 		Form_pg_attribute column = om_find_column(desc, needed_columns[i].name);
 		Oid type;

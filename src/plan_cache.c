@@ -125,7 +125,7 @@ plan_by_index(KeptPlan *kept)
 	int nestlevel = NewGUCNestLevel();
 	CachedPlan *cached;
 
-	for (int i = 0; i < lengthof(off); i++)
+	for (size_t i = 0; i < lengthof(off); i++)
 		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
 								 0, false);
 	cached = SPI_plan_get_cached_plan(kept->plan);

@@ -47,17 +47,17 @@ mark_done(UpdateCall *call, int64 id)
 }
 
 /*
- * List the jobs that the running step has not done, the first of them in full,
- * for an error message.  Returns how many there are.
+ * List the jobs of the call that are done, or those that are not, the first of
+ * them in full, for a message.  Returns how many there are.
  */
 static int
-list_undone(const UpdateCall *call, StringInfo list)
+list_jobs(const UpdateCall *call, bool done, StringInfo list)
 {
 	int count = 0;
 
 	for (int i = 0; i < call->ids->count; i++)
 	{
-		if (call->done[i])
+		if (call->done[i] != done)
 			continue;
 		if (count < NAMED_JOBS)
 			appendStringInfo(list, "%s" INT64_FORMAT, count > 0 ? ", " : "",
@@ -73,21 +73,20 @@ list_undone(const UpdateCall *call, StringInfo list)
  * What went wrong did so at one of the jobs that are not done.  Where they are
  * worked on in id order, as an index scan of a plain table does, it is the
  * first.  Triggers that fire after the statement may fail at any of them.
+ *
+ * This is called for notices and log messages too: it must change nothing.
  */
 static void
 update_error_callback(void *arg)
 {
-	UpdateCall *call = arg;
+	const UpdateCall *call = arg;
 	StringInfoData list;
 	int count;
 
 	initStringInfo(&list);
-	count = list_undone(call, &list);
+	count = list_jobs(call, false, &list);
 	if (count == 0)
-	{
-		memset(call->done, false, call->ids->count);
-		count = list_undone(call, &list);
-	}
+		count = list_jobs(call, true, &list);
 	errcontext("update of %s %s", count == 1 ? "job" : "jobs", list.data);
 }
 
@@ -101,7 +100,7 @@ check_all_exist(const UpdateCall *call)
 	int count;
 
 	initStringInfo(&list);
-	count = list_undone(call, &list);
+	count = list_jobs(call, false, &list);
 	if (count > 0)
 		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND),
 						errmsg_plural("job %s does not exist in schema \"%s\"",

@@ -1,0 +1,293 @@
+# shellcheck shell=bash
+# The steps of dev/test. To be sourced.
+#
+# Each sets "passed" and "failed", and writes to "log" what a reader needs when it fails. A test
+# that is skipped, ignored or lost has failed.
+
+built=
+served=
+
+report()
+{
+	all_passed=$((all_passed + passed))
+	all_failed=$((all_failed + failed))
+	if [ "$failed" = 0 ]; then
+		printf '%-10s %5d passed %27s\n' "$step" "$passed" "$SECONDS s"
+	else
+		printf '%-10s %5d passed, %d FAILED %16s\n' "$step" "$passed" "$failed" "$SECONDS s"
+		[ ! -e "$log" ] || sed 's/^/    /' "$log"
+	fi
+}
+
+# each COMMAND… -- FILE…: runs the command on one file after the other.
+each()
+{
+	local command=() file
+	while [ "$1" != -- ]; do
+		command+=("$1")
+		shift
+	done
+	for file in "${@:2}"; do
+		if in_group "${command[@]}" "$file" >>"$log" 2>&1; then
+			passed=$((passed + 1))
+		else
+			failed=$((failed + 1))
+		fi
+	done
+}
+
+# ---- the code as it stands
+
+# Not these two: a callback has the parameters that its type asks for, and PG_TRY's own variables
+# are counted as ours.
+strict=(-Wextra -Wno-unused-parameter -Wno-clobbered -Werror)
+
+step_compile()
+{
+	if in_group build . "${strict[@]}" >"$log" 2>&1; then
+		built=yes
+		passed=$(printf '%s\n' src/*.c | wc -l)
+	else
+		failed=1
+	fi
+}
+
+step_format()
+{
+	each clang-format --dry-run -Werror -- src/*.[ch]
+}
+
+step_cppcheck()
+{
+	# legacyUninitvar takes ".field = value" in an initializer for a use of the variable.
+	each cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability \
+		--include=dev/cppcheck.h --suppress=legacyUninitvar -- src/*.c
+}
+
+step_shell()
+{
+	local file line scripts=() is_shell='^#!.*[/ ](ba|da)?sh( |$)'
+	while read -r file; do
+		IFS= read -r line <"$file" || true
+		[[ ! $line =~ $is_shell ]] || scripts+=("$file")
+	done < <(find . -name node_modules -prune -o -type f -print 2>/dev/null)
+	# -a: what a script sources is checked with it.
+	each shellcheck -x -a -- "${scripts[@]}"
+}
+
+# The module shares one name space with the server and every other module.
+step_exports()
+{
+	local symbol
+	need_build || return 0
+	for symbol in $(nm -D --defined-only oban_manage.so | awk '{ print $NF }'); do
+		case $symbol in
+			om_* | oban_* | pg_finfo_oban_* | Pg_magic_func | _PG_init)
+				passed=$((passed + 1))
+				;;
+			*)
+				failed=$((failed + 1))
+				echo "exported: $symbol" >>"$log"
+				;;
+		esac
+	done
+}
+
+step_length()
+{
+	local file lines
+	for file in src/*.[ch]; do
+		lines=$(wc -l <"$file")
+		if [ "$lines" -le 500 ]; then
+			passed=$((passed + 1))
+		else
+			failed=$((failed + 1))
+			echo "$file: $lines lines" >>"$log"
+		fi
+	done
+}
+
+# ---- the extension at work
+
+need_build()
+{
+	if [ -z "$built" ]; then
+		built=no
+		! in_group build . >"$workplace/log/build" 2>&1 || built=yes
+	fi
+	[ $built = yes ] || {
+		failed=1
+		cat "$workplace/log/build" >>"$log"
+		return 1
+	}
+}
+
+need_server()
+{
+	need_build || return
+	[ -n "$served" ] || start_server "$workplace/server" >>"$log" 2>&1 || {
+		failed=1
+		return 1
+	}
+	served=yes
+}
+
+# need_extension DATABASE: the server is there, and a new database with nothing but the extension.
+need_extension()
+{
+	need_server || return
+	{ createdb "$1" && psql -X -q -d "$1" -c 'CREATE EXTENSION oban_manage'; } >>"$log" 2>&1 || {
+		failed=$((failed + 1))
+		return 1
+	}
+}
+
+# What the tests in JavaScript import; one that cannot do without fails by itself.
+need_node_modules()
+{
+	[ -e clients/node/node_modules ] ||
+		in_group npm --prefix clients/node --no-audit --no-fund --no-update-notifier \
+			--fetch-retry-maxtimeout=10000 ci \
+			>>"$log" 2>&1 || true
+}
+
+# tally_regress STATUS OUTPUT EXPECTED: counts what pg_regress says, of so many tests.
+tally_regress()
+{
+	local ok
+	# As it is put up to PostgreSQL 15, or from 16 on.
+	ok=$(grep -cE '^test .* \.\.\. ok |^ok [0-9]' "$2" || true)
+	passed=$((passed + ok))
+	if [ "$1" != 0 ] || [ "$ok" != "$3" ]; then
+		failed=$((failed + ($3 > ok ? $3 - ok : 1)))
+		cat "$2" >>"$log"
+	fi
+}
+
+# run_regress DIR: sql/ of the sources in DIR.
+run_regress()
+{
+	local status=0 tests=("$1"/sql/*.sql)
+	in_group make -s -C "$1" "PG_CONFIG=$PG_CONFIG" installcheck ISOLATION='' TAP_TESTS='' \
+		>"$log.out" 2>&1 || status=$?
+	tally_regress $status "$log.out" ${#tests[@]}
+	[ ! -e "$1/regression.diffs" ] || cat "$1/regression.diffs" >>"$log"
+}
+
+# run_isolation DIR: specs/ of the sources in DIR.
+run_isolation()
+{
+	local status=0 tests=("$1"/specs/*.spec)
+	in_group make -s -C "$1" "PG_CONFIG=$PG_CONFIG" installcheck REGRESS='' TAP_TESTS='' \
+		>"$log.out" 2>&1 || status=$?
+	tally_regress $status "$log.out" ${#tests[@]}
+	[ ! -e "$1/output_iso/regression.diffs" ] || cat "$1/output_iso/regression.diffs" >>"$log"
+}
+
+# tally_tap STATUS OUTPUT: counts lines of TAP.
+tally_tap()
+{
+	local counts
+	counts=$(awk -v status="$1" '
+		/^ok [^ ]/ { if (tolower($0) ~ /# *(skip|todo)/) bad++; else good++ }
+		/^not ok/ { bad++ }
+		/^1\.\.[0-9]/ { planned = substr($1, 4) + 0; plan = 1 }
+		END {
+			if (good + bad == 0 || (plan && planned != good + bad) || (status != 0 && !bad)) bad++
+			print good + 0, bad + 0
+		}' "$2")
+	passed=$((passed + ${counts% *}))
+	failed=$((failed + ${counts#* }))
+	[ "${counts#* }" = 0 ] || cat "$2" >>"$log"
+}
+
+step_regress()
+{
+	need_server || return 0
+	run_regress .
+}
+
+step_isolation()
+{
+	need_server || return 0
+	run_isolation .
+}
+
+# File by file, for each wipes the servers' logs of the one before.
+step_tap()
+{
+	local test status before
+	need_build || return 0
+	need_node_modules
+	for test in t/*.pl; do
+		before=$failed
+		status=0
+		in_group make -s "PG_CONFIG=$PG_CONFIG" installcheck REGRESS='' ISOLATION='' \
+			PROVE_TESTS="$test" PROVE_FLAGS=-v >"$log.out" 2>&1 || status=$?
+		tally_tap $status "$log.out"
+		[ $failed = "$before" ] || tail -n 50 tmp_check/log/* >>"$log"
+	done
+}
+
+# Every executable file in clients/CLIENT/test/, each with a database of its own.
+step_clients()
+{
+	local client test tests status
+	need_node_modules
+	for client in clients/*/; do
+		client=$(basename "$client")
+		tests=0
+		for test in "clients/$client"/test/*; do
+			[[ -f $test && -x $test ]] || continue
+			tests=$((tests + 1))
+			need_extension "client_${client}_$tests" || return 0
+			status=0
+			PGDATABASE=client_${client}_$tests in_group "$test" >"$log.out" 2>&1 || status=$?
+			tally_tap $status "$log.out"
+		done
+		if [ $tests = 0 ]; then
+			failed=$((failed + 1))
+			echo "no executable file in clients/$client/test" >>"$log"
+		fi
+	done
+}
+
+step_demo()
+{
+	need_server || return 0
+	createdb demo
+	if in_group walk demo >/dev/null 2>"$log"; then
+		passed=1
+	else
+		failed=1
+	fi
+}
+
+step_bench()
+{
+	need_extension bench || return 0
+	if PGDATABASE=bench in_group bench/run --quick >"$log" 2>&1; then
+		passed=1
+	else
+		failed=1
+	fi
+}
+
+# The same SQL with the assertions of PostgreSQL's headers and our own switched on, in a second
+# copy of everything.
+step_asserts()
+{
+	local sources=$workplace/asserts/src
+	mkdir -p "$sources"
+	cp -a . "$sources"
+	stage "$installed" "$workplace/asserts/postgres"
+	if ! in_group build "$sources" -DUSE_ASSERT_CHECKING >"$log" 2>&1; then
+		failed=1
+		return
+	fi
+	stop_servers "$workplace"
+	start_server "$workplace/asserts/server"
+	run_regress "$sources"
+	run_isolation "$sources"
+	grep TRAP: "$workplace/asserts/server/server.log" >>"$log" || true
+}
