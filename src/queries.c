@@ -30,8 +30,8 @@
 /* Oban keeps UTC in timestamps without time zone. */
 #define NOW "pg_catalog.timezone('UTC', pg_catalog.now())"
 
-#define STATE_IS(state)		"j.state OPERATOR(pg_catalog.=) '" state "'"
-#define STATE_IS_NOT(state) "j.state OPERATOR(pg_catalog.<>) '" state "'"
+#define STATE_IS(state)		 "j.state OPERATOR(pg_catalog.=) '" state "'"
+#define STATE_IS_NOT(states) "j.state OPERATOR(pg_catalog.<>) ALL ('{" states "}')"
 
 #define ID_IS	  "j.id OPERATOR(pg_catalog.=) $1"
 #define ID_IS_ANY "j.id OPERATOR(pg_catalog.=) ANY ($1)"
@@ -57,8 +57,7 @@ typedef struct VerbQueries
 /* clang-format off */
 static const VerbQueries verb_queries[OM_N_VERBS] = {
 	[OM_CANCEL] = {
-		.condition = STATE_IS_NOT("completed") " AND " STATE_IS_NOT("discarded")
-			" AND " STATE_IS_NOT("cancelled"),
+		.condition = STATE_IS_NOT("completed,discarded,cancelled"),
 		/* a worker must be told, and that takes the state from before */
 		.one = STATE_IS_NOT("executing"),
 		.noted = STATE_IS("executing"),
@@ -72,7 +71,7 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 	 * that was inserted since.
 	 */
 	[OM_RETRY] = {
-		.condition = STATE_IS_NOT("available") " AND " STATE_IS_NOT("executing"),
+		.condition = STATE_IS_NOT("available,executing"),
 		.lock = "NO KEY UPDATE",
 		.assignments = "state = 'available', scheduled_at = " NOW
 			", max_attempts = GREATEST(j.max_attempts, j.attempt OPERATOR(pg_catalog.+) 1)"
