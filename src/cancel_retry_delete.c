@@ -9,8 +9,6 @@
 #include "oban_manage.h"
 
 #include "executor/spi.h"
-#include "storage/lock.h"
-#include "utils/builtins.h"
 
 /* A call of one verb over a set of jobs */
 typedef struct VerbCall
@@ -48,9 +46,8 @@ static void
 tell_of_retried(TupleTableSlot *row, void *state)
 {
 	VerbCall *call = state;
-	bool isnull;
 
-	om_signal_wake(&call->signals, DatumGetTextPP(slot_getattr(row, OM_RETRY_QUEUE, &isnull)));
+	om_signal_wake(&call->signals, row, OM_RETRY_QUEUE);
 }
 
 /* Called for each job that a verb has changed */

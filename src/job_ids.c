@@ -37,8 +37,10 @@ om_job_ids_add(OmJobIds *ids, int64 id)
 {
 	if (ids->count == ids->capacity)
 	{
-		/* An array holds 1 GB at most: repalloc raises the error past that. */
-		ids->capacity = ids->capacity > PG_INT32_MAX / 2 ? PG_INT32_MAX : ids->capacity * 2;
+		/* As many as an array can hold; repalloc raises the error past that. */
+		int most = (MaxAllocSize - ARR_OVERHEAD_NONULLS(1)) / sizeof(int64);
+
+		ids->capacity = ids->capacity < most / 2 ? ids->capacity * 2 : Max(most, ids->count + 1);
 		ids->array = repalloc(ids->array, ids_size(ids->capacity));
 	}
 	om_job_ids_data(ids)[ids->count++] = id;

@@ -131,28 +131,35 @@ om_jobs_table_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode)
 
 /*
  * The jobs table that a relation's rows are jobs of, locked: the relation
- * itself, or the partitioned table that it is a part of.  InvalidOid when the
- * relation is no jobs table.
+ * itself, or the topmost partitioned table of that name that it is a part of.
+ * InvalidOid when the relation is no jobs table.
  */
 Oid
 om_jobs_table_of_row_type(Oid row_relid, LOCKMODE lockmode)
 {
-	Oid jobs = row_relid;
-	char *relname;
+	List *relids = list_make1_oid(row_relid);
+	ListCell *lc;
+	char *schema = NULL;
 
+	/* No ancestors are found while the partition is being detached. */
 	if (get_rel_relispartition(row_relid))
-		jobs = llast_oid(get_partition_ancestors(row_relid));
+		relids = list_concat(relids, get_partition_ancestors(row_relid));
 
-	relname = get_rel_name(jobs);
-	if (relname == NULL || strcmp(relname, JOBS_TABLE) != 0)
+	foreach (lc, relids)
+	{
+		char *relname = get_rel_name(lfirst_oid(lc));
+
+		if (relname != NULL && strcmp(relname, JOBS_TABLE) == 0)
+			schema = get_namespace_name_or_temp(get_rel_namespace(lfirst_oid(lc)));
+	}
+	if (schema == NULL)
 		return InvalidOid;
 
 	/*
 	 * Look it up again by its schema: that checks the caller's right to the
 	 * schema, and sees a table that was dropped before we had the lock.
 	 */
-	return om_jobs_table_by_prefix(
-		cstring_to_text(get_namespace_name_or_temp(get_rel_namespace(jobs))), lockmode);
+	return om_jobs_table_by_prefix(cstring_to_text(schema), lockmode);
 }
 
 static bool
@@ -161,25 +168,31 @@ type_is_text(Oid type)
 	return type == TEXTOID || type == VARCHAROID;
 }
 
+/*
+ * Domains are taken where the statements cast the column anyway, or PostgreSQL
+ * looks through them.
+ */
 static bool
 type_fits(Oid type, ColumnKind kind)
 {
+	Oid base = getBaseType(type);
+
 	switch (kind)
 	{
 		case INTEGER_COLUMN:
-			return type == INT2OID || type == INT4OID || type == INT8OID;
+			return base == INT2OID || base == INT4OID || base == INT8OID;
 		case STATE_COLUMN:
 			return type_is_enum(type);
 		case TEXT_COLUMN:
-			return type_is_text(type);
+			return type_is_text(base);
 		case TEXTS_COLUMN:
-			return type_is_text(get_element_type(type));
+			return type_is_text(get_element_type(base));
 		case JSON_COLUMN:
 			return type == JSONBOID;
 		case ERRORS_COLUMN:
 			return type == JSONBOID || type == JSONBARRAYOID;
 		case TIME_COLUMN:
-			return type == TIMESTAMPOID;
+			return base == TIMESTAMPOID;
 	}
 	return false; /* keep the compiler quiet */
 }
@@ -231,11 +244,11 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 			continue;
 		}
 
-		type = getBaseType(column->atttypid);
+		type = column->atttypid;
 		if (!type_fits(type, needed_columns[i].kind))
 			ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
 							errmsg("column \"%s\" of table %s has type %s", needed_columns[i].name,
-								   shape->name, format_type_be(column->atttypid)),
+								   shape->name, format_type_be(type)),
 							errdetail("It must be %s.", kind_descriptions[needed_columns[i].kind]),
 							errhint("Run Oban's latest migrations, or point "
 									"\"oban_manage.prefix\" at another schema.")));

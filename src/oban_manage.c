@@ -18,7 +18,8 @@ _PG_init(void)
 {
 	DefineCustomStringVariable(
 		"oban_manage.prefix", "Schema of the oban_jobs table when a call names none.",
-		"Oban calls it the prefix.", &om_prefix, "public", PGC_USERSET, 0, NULL, NULL, NULL);
+		"Oban calls it the prefix. A SECURITY DEFINER function must not leave it to its caller.",
+		&om_prefix, "public", PGC_USERSET, 0, NULL, NULL, NULL);
 
 	DefineCustomBoolVariable("oban_manage.notify",
 							 "Whether running Obans are told of cancelled and runnable jobs.",

@@ -163,7 +163,6 @@ typedef struct OmQuery
 
 /* Columns of oban_job, which OM_GET and the writing steps of update return */
 #define OM_JOB_ID		 1
-#define OM_JOB_STATE	 2
 #define OM_JOB_QUEUE	 3
 #define OM_JOB_PREFIX	 19
 #define OM_JOB_N_COLUMNS 19
@@ -222,6 +221,6 @@ typedef struct OmSignals
 
 extern void om_signals_init(OmSignals *signals, Oid jobs);
 extern void om_signal_kill(OmSignals *signals, int64 job_id);
-extern void om_signal_wake(OmSignals *signals, const text *queue);
+extern void om_signal_wake(OmSignals *signals, TupleTableSlot *row, AttrNumber column);
 
 #endif /* OBAN_MANAGE_H */

@@ -15,6 +15,7 @@
 
 #include "executor/spi.h"
 #include "lib/ilist.h"
+#include "miscadmin.h"
 #include "nodes/params.h"
 #include "tcop/dest.h"
 #include "utils/guc.h"
@@ -23,9 +24,10 @@
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/resowner.h"
+#include "utils/rls.h"
 
-/* At some 20 kB a plan */
-#define MAX_PLANS 512
+/* At 30 to 120 kB a plan, and more for a table with many partitions */
+#define MAX_PLANS 256
 
 typedef struct PlanKey
 {
@@ -42,9 +44,9 @@ typedef struct KeptPlan
 	int result_code; /* of OmStatement */
 	int nparams;
 	Oid param_types[OM_MAX_PARAMS];
-	bool planned; /* by plan_by_index */
-	int users;	  /* how many are running it: triggers on the table nest */
-	bool dropped; /* by the cache; the last user frees it */
+	CachedPlan *by_index; /* what plan_by_index made; only to compare with */
+	int users;			  /* how many are running it: triggers on the table nest */
+	bool dropped;		  /* by the cache; the last user frees it */
 } KeptPlan;
 
 typedef struct PlanEntry
@@ -110,7 +112,25 @@ drop_entry(PlanEntry *entry)
 }
 
 /*
- * Plan a statement once and for all, by index.
+ * Would PostgreSQL run the plan that plan_by_index has made?  Otherwise it
+ * plans anew as it runs it: when statistics or the search_path have changed,
+ * or the role while row-level security is in the plan.
+ */
+static bool
+is_planned_by_index(const KeptPlan *kept)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
+	CachedPlan *plan = kept->by_index;
+
+	/* The first looks at nothing of the plan but whether it is the current one. */
+	return CachedPlanIsSimplyValid(source, plan, NULL) && !TransactionIdIsValid(plan->saved_xmin) &&
+		   !(plan->dependsOnRole && plan->planRoleId != GetUserId()) &&
+		   !(source->dependsOnRLS &&
+			 (source->rewriteRoleId != GetUserId() || source->rewriteRowSecurity != row_security));
+}
+
+/*
+ * Plan a statement by index.
  *
  * A generic plan cannot hash the array of "id = ANY ($1)": a sequential scan,
  * which the planner may choose while the table is small or not yet analyzed,
@@ -123,16 +143,14 @@ plan_by_index(KeptPlan *kept)
 {
 	static const char *const off[] = {"enable_seqscan", "enable_bitmapscan", "jit"};
 	int nestlevel = NewGUCNestLevel();
-	CachedPlan *cached;
 
 	for (size_t i = 0; i < lengthof(off); i++)
 		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
 								 0, false);
-	cached = SPI_plan_get_cached_plan(kept->plan);
-	if (cached != NULL)
-		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	kept->by_index = SPI_plan_get_cached_plan(kept->plan);
+	if (kept->by_index != NULL)
+		ReleaseCachedPlan(kept->by_index, CurrentResourceOwner);
 	AtEOXact_GUC(true, nestlevel);
-	kept->planned = true;
 }
 
 static KeptPlan *
@@ -188,10 +206,9 @@ fetch_plan(Oid jobs, OmQuery query)
 
 	if (entry != NULL)
 		drop_entry(entry);
-	else if (hash_get_num_entries(plans) >= MAX_PLANS)
-		drop_entry(dlist_tail_element(PlanEntry, node, &plans_by_use));
-
 	kept = prepare(jobs, query);
+	if (hash_get_num_entries(plans) >= MAX_PLANS)
+		drop_entry(dlist_tail_element(PlanEntry, node, &plans_by_use));
 	entry = hash_search(plans, &key, HASH_ENTER, NULL);
 	entry->kept = kept;
 	dlist_push_head(&plans_by_use, &entry->node);
@@ -199,7 +216,7 @@ fetch_plan(Oid jobs, OmQuery query)
 }
 
 /*
- * Run a plan, which is planned first when it has not been.
+ * Run a plan, which is planned first when it has not been or is out of date.
  */
 static int
 run_plan(KeptPlan *kept, const SPIExecuteOptions *options)
@@ -209,7 +226,7 @@ run_plan(KeptPlan *kept, const SPIExecuteOptions *options)
 	kept->users++;
 	PG_TRY();
 	{
-		if (!kept->planned)
+		if (!is_planned_by_index(kept))
 			plan_by_index(kept);
 		result = SPI_execute_plan_extended(kept->plan, options);
 	}
@@ -263,7 +280,8 @@ om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callbac
 		elog(ERROR, "SPI_execute_plan_extended returned %s", SPI_result_code_string(result));
 	if (result != expected)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("jobs of table \"%s\" cannot be managed", get_rel_name(jobs)),
+						errmsg("jobs of schema \"%s\" cannot be managed",
+							   get_namespace_name_or_temp(get_rel_namespace(jobs))),
 						errdetail("A rule on the table rewrites the statement."),
 						errhint("Use a trigger in the place of the rule.")));
 	return SPI_processed;

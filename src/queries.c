@@ -168,8 +168,10 @@ append_update_assignments(StringInfo sql, OmColumnSet columns)
 /*
  * UPDATE name AS j SET assignments WHERE condition RETURNING ...
  * DELETE FROM name AS j WHERE condition
+ *
+ * Returns the result code that running it must give.
  */
-static void
+static int
 append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 {
 	const VerbQueries *verb = &verb_queries[query.verb];
@@ -190,17 +192,22 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		appendStringInfo(sql, " AND %s", verb->condition);
 	if (one && verb->one != NULL)
 		appendStringInfo(sql, " AND %s", verb->one);
-	if (query.columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
+	if (one && (query.columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS)))
 		appendStringInfo(sql, " AND j.attempt OPERATOR(pg_catalog.<=) $%d",
 						 column_param(query.columns, OM_MAX_ATTEMPTS));
 
+	if (verb->assignments == NULL)
+		return SPI_OK_DELETE;
 	if (query.verb == OM_UPDATE)
 	{
 		appendStringInfoString(sql, " RETURNING ");
 		append_job_columns(sql, shape);
+		return SPI_OK_UPDATE_RETURNING;
 	}
-	else if (returns != NULL)
-		appendStringInfo(sql, " RETURNING %s", returns);
+	if (returns == NULL)
+		return SPI_OK_UPDATE;
+	appendStringInfo(sql, " RETURNING %s", returns);
+	return SPI_OK_UPDATE_RETURNING;
 }
 
 /*
@@ -241,13 +248,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 	{
 		case OM_WRITE_ONE:
 			statement->param_types[0] = INT8OID;
-			append_write(&sql, query, shape);
-			if (verb_queries[query.verb].assignments == NULL)
-				statement->result_code = SPI_OK_DELETE;
-			else if (query.verb == OM_UPDATE || verb_queries[query.verb].one_returns != NULL)
-				statement->result_code = SPI_OK_UPDATE_RETURNING;
-			else
-				statement->result_code = SPI_OK_UPDATE;
+			statement->result_code = append_write(&sql, query, shape);
 			break;
 
 		case OM_LOCK:
@@ -255,10 +256,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			break;
 
 		case OM_WRITE:
-			append_write(&sql, query, shape);
-			statement->result_code = verb_queries[query.verb].assignments == NULL
-										 ? SPI_OK_DELETE
-										 : SPI_OK_UPDATE_RETURNING;
+			statement->result_code = append_write(&sql, query, shape);
 			break;
 
 		case OM_GET_ONE:
@@ -271,8 +269,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 				appendStringInfo(&sql, " FROM %s AS j WHERE " ID_IS, shape->name);
 			}
 			else
-				appendStringInfo(&sql, " FROM %s AS j WHERE " ID_IS_ANY " ORDER BY j.id",
-								 shape->name);
+				appendStringInfo(&sql, " FROM %s AS j WHERE " ID_IS_ANY, shape->name);
 			break;
 
 		case OM_CANCELLED:

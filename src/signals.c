@@ -49,7 +49,7 @@ notify(OmSignals *signals, const char *name, const char *payload)
 	else if (!signals->warned)
 	{
 		ereport(WARNING,
-				(errcode(ERRCODE_NAME_TOO_LONG), errmsg("could not notify channel \"%s\"", channel),
+				(errcode(ERRCODE_NAME_TOO_LONG), errmsg("cannot notify channel \"%s\"", channel),
 				 errdetail("PostgreSQL limits a channel's name to %d bytes and its payload to %d.",
 						   NAMEDATALEN - 1, PAYLOAD_MAX_LENGTH - 1),
 				 errhint("The jobs are changed, but running Obans are not told.")));
@@ -75,17 +75,24 @@ om_signal_kill(OmSignals *signals, int64 job_id)
 }
 
 /*
- * Wake the workers of a queue.  Jobs come in runs of the same queue mostly;
- * PostgreSQL drops the duplicates that remain.
+ * Wake the workers of the queue that stands in a column of the row; nobody
+ * when it is NULL.  Jobs come in runs of the same queue mostly; PostgreSQL
+ * drops the duplicates that remain.
  */
 void
-om_signal_wake(OmSignals *signals, const text *queue)
+om_signal_wake(OmSignals *signals, TupleTableSlot *row, AttrNumber column)
 {
 	StringInfoData payload;
-	Size len = VARSIZE_ANY_EXHDR(queue);
+	bool isnull;
+	Datum value = slot_getattr(row, column, &isnull);
+	text *queue;
+	char *string;
+	Size len;
 
-	if (!om_notify)
+	if (!om_notify || isnull)
 		return;
+	queue = DatumGetTextPP(value);
+	len = VARSIZE_ANY_EXHDR(queue);
 	if (signals->last_queue != NULL && VARSIZE_ANY_EXHDR(signals->last_queue) == len &&
 		memcmp(VARDATA_ANY(signals->last_queue), VARDATA_ANY(queue), len) == 0)
 		return;
@@ -97,7 +104,9 @@ om_signal_wake(OmSignals *signals, const text *queue)
 
 	initStringInfo(&payload);
 	appendStringInfoString(&payload, "{\"queue\":");
-	escape_json(&payload, text_to_cstring(queue));
+	string = text_to_cstring(queue);
+	escape_json(&payload, string);
+	pfree(string);
 	appendStringInfoChar(&payload, '}');
 	notify(signals, "oban_insert", payload.data);
 	pfree(payload.data);

@@ -10,7 +10,6 @@
 
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 /* How many job ids an error names */
@@ -74,7 +73,8 @@ list_jobs(const UpdateCall *call, bool done, StringInfo list)
  * worked on in id order, as an index scan of a plain table does, it is the
  * first.  Triggers that fire after the statement may fail at any of them.
  *
- * This is called for notices and log messages too: it must change nothing.
+ * This is called for notices and log messages too, where walking the jobs for
+ * each of many would not do.
  */
 static void
 update_error_callback(void *arg)
@@ -82,6 +82,10 @@ update_error_callback(void *arg)
 	const UpdateCall *call = arg;
 	StringInfoData list;
 	int count;
+
+	if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_SUCCESSFUL_COMPLETION ||
+		ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_WARNING)
+		return;
 
 	initStringInfo(&list);
 	count = list_jobs(call, false, &list);
@@ -150,7 +154,7 @@ put_job(TupleTableSlot *row, void *state)
 	mark_done(call, id);
 	om_job_result_put(call->result, row);
 	if (om_job_ids_find(&call->scheduled, id) >= 0)
-		om_signal_wake(&call->signals, DatumGetTextPP(slot_getattr(row, OM_JOB_QUEUE, &isnull)));
+		om_signal_wake(&call->signals, row, OM_JOB_QUEUE);
 }
 
 /*
@@ -237,7 +241,7 @@ update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids, int changes_
 	if (ids->count == 0)
 		return om_job_result_return(&result, fcinfo);
 
-	call.done = palloc(ids->count);
+	call.done = palloc0(ids->count);
 	om_job_ids_init(&call.scheduled, 0);
 
 	error_context_stack = &callback;
