@@ -44,9 +44,9 @@ typedef struct KeptPlan
 	int result_code; /* of OmStatement */
 	int nparams;
 	Oid param_types[OM_MAX_PARAMS];
-	CachedPlan *by_index; /* what plan_by_index made; only to compare with */
-	int users;			  /* how many are running it: triggers on the table nest */
-	bool dropped;		  /* by the cache; the last user frees it */
+	int generation; /* of the plan that plan_by_index made; 0: none yet */
+	int users;		/* how many are running it: triggers on the table nest */
+	bool dropped;	/* by the cache; the last user frees it */
 } KeptPlan;
 
 typedef struct PlanEntry
@@ -120,13 +120,27 @@ static bool
 is_planned_by_index(const KeptPlan *kept)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
-	CachedPlan *plan = kept->by_index;
+	CachedPlan *plan = source->gplan;
 
-	/* The first looks at nothing of the plan but whether it is the current one. */
-	return CachedPlanIsSimplyValid(source, plan, NULL) && !TransactionIdIsValid(plan->saved_xmin) &&
+	return CachedPlanIsSimplyValid(source, plan, NULL) && plan->generation == kept->generation &&
+		   !TransactionIdIsValid(plan->saved_xmin) &&
 		   !(plan->dependsOnRole && plan->planRoleId != GetUserId()) &&
 		   !(source->dependsOnRLS &&
 			 (source->rewriteRoleId != GetUserId() || source->rewriteRowSecurity != row_security));
+}
+
+/*
+ * Has PostgreSQL planned anew as it ran the plan?  It does so when it had to
+ * wait for the lock of a partition that was changed meanwhile.  plan_by_index
+ * would be given that plan again.
+ */
+static bool
+is_planned_otherwise(const KeptPlan *kept)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
+	CachedPlan *plan = source->gplan;
+
+	return plan != NULL && plan->is_valid && plan->generation != kept->generation;
 }
 
 /*
@@ -143,13 +157,14 @@ plan_by_index(KeptPlan *kept)
 {
 	static const char *const off[] = {"enable_seqscan", "enable_bitmapscan", "jit"};
 	int nestlevel = NewGUCNestLevel();
+	CachedPlan *plan;
 
 	for (size_t i = 0; i < lengthof(off); i++)
 		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
 								 0, false);
-	kept->by_index = SPI_plan_get_cached_plan(kept->plan);
-	if (kept->by_index != NULL)
-		ReleaseCachedPlan(kept->by_index, CurrentResourceOwner);
+	plan = SPI_plan_get_cached_plan(kept->plan);
+	kept->generation = plan->generation;
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
 	AtEOXact_GUC(true, nestlevel);
 }
 
@@ -198,15 +213,17 @@ fetch_plan(Oid jobs, OmQuery query)
 	}
 
 	entry = hash_search(plans, &key, HASH_FIND, NULL);
-	if (entry != NULL && SPI_plan_is_valid(entry->kept->plan))
+	if (entry != NULL && SPI_plan_is_valid(entry->kept->plan) && !is_planned_otherwise(entry->kept))
 	{
 		dlist_move_head(&plans_by_use, &entry->node);
 		return entry->kept;
 	}
 
+	/* Preparing may fail, or run code that prepares the same: drop the old one after it. */
+	kept = prepare(jobs, query);
+	entry = hash_search(plans, &key, HASH_FIND, NULL);
 	if (entry != NULL)
 		drop_entry(entry);
-	kept = prepare(jobs, query);
 	if (hash_get_num_entries(plans) >= MAX_PLANS)
 		drop_entry(dlist_tail_element(PlanEntry, node, &plans_by_use));
 	entry = hash_search(plans, &key, HASH_ENTER, NULL);
