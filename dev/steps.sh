@@ -164,24 +164,26 @@ tally_regress()
 	fi
 }
 
+# run_installcheck DIR OTHER DIFFS TEST…: those tests of the sources in DIR, without the kind OTHER.
+run_installcheck()
+{
+	local status=0
+	in_group make -s -C "$1" "PG_CONFIG=$PG_CONFIG" installcheck TAP_TESTS='' "$2=" \
+		>"$log.out" 2>&1 || status=$?
+	tally_regress $status "$log.out" $(($# - 3))
+	[ ! -e "$1/$3" ] || cat "$1/$3" >>"$log"
+}
+
 # run_regress DIR: sql/ of the sources in DIR.
 run_regress()
 {
-	local status=0 tests=("$1"/sql/*.sql)
-	in_group make -s -C "$1" "PG_CONFIG=$PG_CONFIG" installcheck ISOLATION='' TAP_TESTS='' \
-		>"$log.out" 2>&1 || status=$?
-	tally_regress $status "$log.out" ${#tests[@]}
-	[ ! -e "$1/regression.diffs" ] || cat "$1/regression.diffs" >>"$log"
+	run_installcheck "$1" ISOLATION regression.diffs "$1"/sql/*.sql
 }
 
 # run_isolation DIR: specs/ of the sources in DIR.
 run_isolation()
 {
-	local status=0 tests=("$1"/specs/*.spec)
-	in_group make -s -C "$1" "PG_CONFIG=$PG_CONFIG" installcheck REGRESS='' TAP_TESTS='' \
-		>"$log.out" 2>&1 || status=$?
-	tally_regress $status "$log.out" ${#tests[@]}
-	[ ! -e "$1/output_iso/regression.diffs" ] || cat "$1/output_iso/regression.diffs" >>"$log"
+	run_installcheck "$1" REGRESS output_iso/regression.diffs "$1"/specs/*.spec
 }
 
 # tally_tap STATUS OUTPUT: counts lines of TAP.

@@ -153,15 +153,11 @@ append_update_assignments(StringInfo sql, OmColumnSet columns)
 	{
 		int param = column_param(columns, OM_SCHEDULED_AT);
 
-		appendStringInfo(
-			sql,
-			", state = CASE"
-			" WHEN " STATE_IS(
-				"available") " AND $%d OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'"
-							 " WHEN " STATE_IS("scheduled") " AND $%d OPERATOR(pg_catalog.<=) " NOW
-															" THEN 'available'"
-															" ELSE j.state END",
-			param, param);
+		appendStringInfoString(sql, ", state = CASE WHEN " STATE_IS("available"));
+		appendStringInfo(sql, " AND $%d OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'", param);
+		appendStringInfoString(sql, " WHEN " STATE_IS("scheduled"));
+		appendStringInfo(sql, " AND $%d OPERATOR(pg_catalog.<=) " NOW " THEN 'available'", param);
+		appendStringInfoString(sql, " ELSE j.state END");
 	}
 }
 
