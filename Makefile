@@ -7,19 +7,26 @@
 EXTENSION = oban_manage
 MODULE_big = oban_manage
 OBJS = \
+	src/callable.o \
 	src/cancel_retry_delete.o \
 	src/change_values.o \
 	src/changes.o \
 	src/job_argument.o \
+	src/job_changes.o \
 	src/job_ids.o \
 	src/job_result.o \
 	src/jobs_table.o \
+	src/keep_cancelled.o \
 	src/oban_manage.o \
 	src/plan_cache.o \
 	src/queries.o \
 	src/read_job.o \
 	src/signals.o \
-	src/update.o
+	src/trigger_contexts.o \
+	src/trigger_rows.o \
+	src/triggers.o \
+	src/update.o \
+	src/update_with.o
 DATA = oban_manage--1.0.sql
 PGFILEDESC = "oban_manage - manage Oban jobs from SQL"
 

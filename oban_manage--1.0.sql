@@ -117,6 +117,64 @@ AS 'MODULE_PATHNAME', 'oban_update_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COS
 COMMENT ON FUNCTION oban_update_many_jobs(bigint[], jsonb, text) IS
 'update many jobs at once, all of them or none; returns the jobs in id order';
 
+-- update with a callable
+
+CREATE FUNCTION oban_update_job_with(job_id bigint, callable regproc, context jsonb DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS oban_job
+AS 'MODULE_PATHNAME', 'oban_update_job_with_by_id' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_job_with(bigint, regproc, jsonb, text) IS
+'update a job with the changes that a function returns as jsonb, which gets the locked job (an oban_job, a row of its table, or jsonb) and may take the context; returns the job';
+
+CREATE FUNCTION oban_update_job_with(job record, callable regproc, context jsonb DEFAULT NULL)
+RETURNS oban_job
+AS 'MODULE_PATHNAME', 'oban_update_job_with_by_record' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_job_with(record, regproc, jsonb) IS
+'update a job, given as a row of an oban_jobs table or an oban_job, with the changes that a function returns';
+
+CREATE FUNCTION oban_update_job_with(job_ids bigint[], callable regproc, context jsonb DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS SETOF oban_job
+AS 'MODULE_PATHNAME', 'oban_update_jobs_with' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_job_with(bigint[], regproc, jsonb, text) IS
+'update many jobs, all of them or none, each with the changes that a function returns for it; returns the jobs in id order';
+
+CREATE FUNCTION oban_update_many_jobs_with(job_ids bigint[], callable regproc, context jsonb DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS SETOF oban_job
+AS 'MODULE_PATHNAME', 'oban_update_jobs_with' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_many_jobs_with(bigint[], regproc, jsonb, text) IS
+'update many jobs, all of them or none, each with the changes that a function returns for it; returns the jobs in id order';
+
+-- triggers
+
+CREATE FUNCTION oban_cancel_job() RETURNS trigger
+AS 'MODULE_PATHNAME', 'oban_cancel_job_trigger' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_cancel_job() IS
+'trigger function: cancel the jobs whose ids are in a column; arguments: column [, prefix]';
+
+CREATE FUNCTION oban_retry_job() RETURNS trigger
+AS 'MODULE_PATHNAME', 'oban_retry_job_trigger' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_retry_job() IS
+'trigger function: retry the jobs whose ids are in a column; arguments: column [, prefix]';
+
+CREATE FUNCTION oban_delete_job() RETURNS trigger
+AS 'MODULE_PATHNAME', 'oban_delete_job_trigger' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_delete_job() IS
+'trigger function: delete the jobs whose ids are in a column; arguments: column [, prefix]';
+
+CREATE FUNCTION oban_update_job() RETURNS trigger
+AS 'MODULE_PATHNAME', 'oban_update_job_trigger' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_job() IS
+'trigger function: update the jobs whose ids are in a column; arguments: column, changes [, prefix]';
+
+CREATE FUNCTION oban_update_job_with() RETURNS trigger
+AS 'MODULE_PATHNAME', 'oban_update_job_with_trigger' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_job_with() IS
+'trigger function: update the jobs whose ids are in a column with the changes that a function returns, whose context is the trigger''s op, table, schema, old and new; arguments: column, callable [, prefix]';
+
+CREATE FUNCTION oban_keep_cancelled() RETURNS trigger
+AS 'MODULE_PATHNAME', 'oban_keep_cancelled' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_keep_cancelled() IS
+'trigger function, BEFORE UPDATE FOR EACH ROW on oban_jobs: a cancelled job stays so when a late worker reports a failure or a snooze';
+
 -- reading
 
 CREATE FUNCTION oban_get_job(job_id bigint, prefix text DEFAULT NULL) RETURNS oban_job

@@ -113,10 +113,10 @@ SELECT oban_delete_many_jobs('{123, 456, 789}');
 \echo '-- What is left'
 SELECT id, queue, worker, state, args FROM oban_jobs ORDER BY id;
 \set ECHO none
-INSERT INTO oban_jobs (id, queue, worker, priority, max_attempts, args) VALUES
-	(123, 'mailers', 'MyApp.SendReminder', 3, 20, '{"appointment": 21}'),
-	(456, 'billing', 'MyApp.SendInvoice', 3, 20, '{"invoice": 2044}'),
-	(789, 'imports', 'MyApp.ImportProducts', 5, 5, '{"file": "autumn.csv"}');
+INSERT INTO oban_jobs (id, queue, worker, priority, max_attempts, args, meta) VALUES
+	(123, 'mailers', 'MyApp.SendReminder', 3, 20, '{"appointment": 21}', '{}'),
+	(456, 'billing', 'MyApp.SendInvoice', 3, 20, '{"invoice": 2044}', '{"pages": 2}'),
+	(789, 'imports', 'MyApp.ImportProducts', 5, 5, '{"file": "autumn.csv"}', '{}');
 
 \echo
 \echo '== Updating Jobs =='
@@ -154,21 +154,225 @@ FROM oban_update_job(789, '{"meta": {"asked_by": "Ada"}, "tags": [" Winter ", "i
 SELECT id, args, max_attempts
 FROM oban_update_job(789, '{"args": {"file": "autumn.csv", "rows": 500}, "max_attempts": 8}');
 
-\echo '-- A scheduled job runs right away: await oban.update_job(job, {"schedule_in": 0})'
+\echo '-- A scheduled job runs right away (example 1 of 5 for schedule_in and callables)'
+\echo '-- await oban.update_job(job, {"schedule_in": 0})'
 SELECT id, state, scheduled_at <= timezone('UTC', now()) AS is_due FROM oban_jobs WHERE id = 901;
 SELECT changed.id, changed.state, changed.scheduled_at <= now() AS is_due
 FROM oban_jobs AS job, oban_update_job(job, '{"schedule_in": 0}') AS changed
 WHERE job.id = 901;
-
-\echo '-- Many at once: jobs = await oban.update_many_jobs([123, 456, 789], {"priority": 0})'
-SELECT id, queue, state, priority, tags
-FROM oban_update_many_jobs('{123, 456, 789}', '{"priority": 0}');
 
 \echo '-- What cannot be is refused, and nothing is changed'
 SELECT oban_update_job(123, '{"queue": "other", "priority": 10}');
 SELECT oban_update_job(123, '{"queue": "other", "state": "completed"}');
 SELECT oban_update_many_jobs('{123, 999}', '{"queue": "other"}');
 SELECT id, queue, state, priority FROM oban_jobs WHERE id = 123;
+\set ECHO none
+
+\echo
+\echo '== Dynamic Updates with Callables =='
+\set ECHO queries
+\echo '-- Append to existing tags (example 2 of 5): a callable receives the job and returns the changes'
+\echo '-- await oban.update_job(job, lambda job: {"tags": job.tags + ["processed"]})'
+CREATE FUNCTION append_processed(job oban_job) RETURNS jsonb LANGUAGE sql
+RETURN jsonb_build_object('tags', job.tags || ARRAY['processed']);
+SELECT changed.id, changed.tags
+FROM oban_jobs AS job, oban_update_job_with(job, 'append_processed') AS changed
+WHERE job.id = 123;
+
+\echo '-- Merge into existing meta (example 3 of 5)'
+\echo '-- await oban.update_job(job, lambda job: {'
+\echo '--     "meta": {**job.meta, "reviewed_at": datetime.now().isoformat()}})'
+CREATE FUNCTION mark_reviewed(job oban_job) RETURNS jsonb LANGUAGE sql
+RETURN jsonb_build_object('meta', job.meta || jsonb_build_object('reviewed_at', now()));
+SELECT changed.id, changed.meta->'asked_by' AS asked_by,
+	(changed.meta->>'reviewed_at')::timestamptz = now() AS reviewed_now
+FROM oban_jobs AS job, oban_update_job_with(job, 'mark_reviewed') AS changed
+WHERE job.id = 789;
+
+\echo '-- Update multiple jobs at once (example 4 of 5)'
+\echo '-- jobs = await oban.update_many_jobs([123, 456, 789], {"priority": 0})'
+SELECT id, queue, state, priority, tags
+FROM oban_update_many_jobs('{123, 456, 789}', '{"priority": 0}');
+
+\echo '-- With a callable, each by its current state (example 5 of 5). What a closure holds is the context.'
+\echo '-- jobs = await oban.update_many_jobs('
+\echo '--     job_ids, lambda job: {"meta": {**job.meta, "batch_id": batch_id}})'
+CREATE FUNCTION join_batch(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql
+RETURN jsonb_build_object('meta', job.meta || jsonb_build_object('batch_id', context->'batch_id'));
+SELECT id, meta FROM oban_update_many_jobs_with('{123, 345, 456}', 'join_batch', '{"batch_id": 7}');
+
+\echo '-- NULL is no change: only jobs that can become more urgent do'
+CREATE FUNCTION more_urgent(job oban_job) RETURNS jsonb LANGUAGE sql
+RETURN CASE WHEN job.priority > 0 THEN jsonb_build_object('priority', job.priority - 1) END;
+SELECT id, priority FROM oban_update_job(456, '{"priority": 9}');
+SELECT id, priority FROM oban_update_many_jobs_with('{123, 456}', 'more_urgent');
+
+\echo '-- Without that, the error says which job and which callable, and 456 stays as it is'
+CREATE OR REPLACE FUNCTION more_urgent(job oban_job) RETURNS jsonb LANGUAGE sql
+RETURN jsonb_build_object('priority', job.priority - 1);
+\set ECHO none
+\set SHOW_CONTEXT errors
+\set ECHO queries
+SELECT id, priority FROM oban_update_many_jobs_with('{456, 789}', 'more_urgent');
+\set ECHO none
+\set SHOW_CONTEXT never
+\set ECHO queries
+SELECT id, priority FROM oban_jobs WHERE id IN (456, 789) ORDER BY id;
+\set ECHO none
+
+\echo
+\echo '== Triggers: appointments and their reminders =='
+\set ECHO queries
+CREATE TABLE appointments (
+	id integer PRIMARY KEY,
+	starts_at timestamptz NOT NULL,
+	cancelled boolean NOT NULL DEFAULT false,
+	reminder_job_id bigint
+);
+
+\echo '-- The application wires it to its jobs with SQL alone. A deleted appointment ...'
+CREATE TRIGGER drop_reminder AFTER DELETE ON appointments
+	FOR EACH ROW EXECUTE FUNCTION oban_cancel_job('reminder_job_id');
+
+\echo '-- ... one that is moved, where a callable finds the new row in its context ...'
+CREATE FUNCTION remind_a_day_before(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql
+RETURN jsonb_build_object('scheduled_at',
+	(context->'new'->>'starts_at')::timestamptz - interval '1 day');
+CREATE TRIGGER move_reminder AFTER UPDATE OF starts_at ON appointments
+	FOR EACH ROW WHEN (OLD.starts_at <> NEW.starts_at)
+	EXECUTE FUNCTION oban_update_job_with('reminder_job_id', 'public.remind_a_day_before');
+
+\echo '-- ... and a flag. Taken back, it makes the job live again, and then gives it its time.'
+CREATE TRIGGER call_off AFTER UPDATE OF cancelled ON appointments
+	FOR EACH ROW WHEN (NEW.cancelled AND NOT OLD.cancelled)
+	EXECUTE FUNCTION oban_cancel_job('reminder_job_id');
+CREATE TRIGGER reinstate_1 AFTER UPDATE OF cancelled ON appointments
+	FOR EACH ROW WHEN (OLD.cancelled AND NOT NEW.cancelled)
+	EXECUTE FUNCTION oban_retry_job('reminder_job_id');
+CREATE TRIGGER reinstate_2 AFTER UPDATE OF cancelled ON appointments
+	FOR EACH ROW WHEN (OLD.cancelled AND NOT NEW.cancelled)
+	EXECUTE FUNCTION oban_update_job_with('reminder_job_id', 'public.remind_a_day_before');
+\set ECHO none
+INSERT INTO oban_jobs (id, queue, worker, state, scheduled_at, args)
+SELECT 1000 + id, 'mailers', 'MyApp.SendReminder', 'scheduled', '2098-12-31 09:00',
+	   jsonb_build_object('appointment', id)
+FROM generate_series(31, 34) AS id;
+INSERT INTO appointments (id, starts_at, reminder_job_id)
+SELECT id, '2099-01-01 09:00+00', 1000 + id FROM generate_series(31, 34) AS id;
+\set ECHO queries
+
+\echo '-- Four appointments'
+SELECT * FROM appointments ORDER BY id;
+SELECT id, state, scheduled_at, args FROM oban_jobs WHERE id BETWEEN 1031 AND 1034 ORDER BY id;
+
+\echo '-- One is deleted, one moved, one cancelled'
+DELETE FROM appointments WHERE id = 31;
+UPDATE appointments SET starts_at = '2099-01-15 14:30+00' WHERE id = 32;
+UPDATE appointments SET cancelled = true WHERE id = 33;
+SELECT id, state, scheduled_at, args FROM oban_jobs WHERE id BETWEEN 1031 AND 1034 ORDER BY id;
+
+\echo '-- The third takes place after all'
+UPDATE appointments SET cancelled = false WHERE id = 33;
+SELECT id, state, scheduled_at, cancelled_at FROM oban_jobs WHERE id = 1033;
+
+\echo '-- What a transaction that is rolled back did to the jobs is rolled back too'
+BEGIN;
+DELETE FROM appointments;
+SELECT id, state FROM oban_jobs WHERE id BETWEEN 1032 AND 1034 ORDER BY id;
+ROLLBACK;
+SELECT id, state FROM oban_jobs WHERE id BETWEEN 1032 AND 1034 ORDER BY id;
+
+\echo '-- A trigger that cannot do its work says so, and by its name; nothing is deleted'
+CREATE TRIGGER mistaken AFTER DELETE ON appointments
+	FOR EACH ROW EXECUTE FUNCTION oban_cancel_job('reminder_id');
+DELETE FROM appointments WHERE id = 32;
+DROP TRIGGER mistaken ON appointments;
+\set ECHO none
+
+\echo
+\echo '== Triggers: orders and their follow-ups =='
+\set ECHO queries
+CREATE TABLE orders (
+	id integer PRIMARY KEY,
+	customer text NOT NULL,
+	paid boolean NOT NULL DEFAULT false,
+	express boolean NOT NULL DEFAULT false,
+	shipment_job_id bigint,
+	reminder_job_ids bigint[]
+);
+
+\echo '-- Payment makes the suspended shipment available, and ends the reminders'
+CREATE TRIGGER ship AFTER UPDATE OF paid ON orders
+	FOR EACH ROW WHEN (NEW.paid AND NOT OLD.paid) EXECUTE FUNCTION oban_retry_job('shipment_job_id');
+CREATE TRIGGER no_more_reminders AFTER UPDATE OF paid ON orders
+	FOR EACH ROW WHEN (NEW.paid AND NOT OLD.paid) EXECUTE FUNCTION oban_cancel_job('reminder_job_ids');
+
+\echo '-- An express order overtakes the others'
+CREATE TRIGGER overtake AFTER UPDATE OF express ON orders
+	FOR EACH ROW WHEN (NEW.express AND NOT OLD.express)
+	EXECUTE FUNCTION oban_update_job('shipment_job_id', '{"priority": 0, "tags": ["express"]}');
+
+\echo '-- Orders are deleted in bulk: a statement trigger makes one call for all of them'
+CREATE TRIGGER drop_shipments AFTER DELETE ON orders REFERENCING OLD TABLE AS deleted
+	FOR EACH STATEMENT EXECUTE FUNCTION oban_cancel_job('shipment_job_id');
+CREATE TRIGGER drop_reminders AFTER DELETE ON orders REFERENCING OLD TABLE AS deleted
+	FOR EACH STATEMENT EXECUTE FUNCTION oban_cancel_job('reminder_job_ids');
+\set ECHO none
+INSERT INTO oban_jobs (id, queue, worker, state, priority, args)
+SELECT 1100 + id, 'default', 'MyApp.ShipOrder', 'suspended', 5, jsonb_build_object('order', id)
+FROM generate_series(51, 54) AS id;
+INSERT INTO oban_jobs (id, queue, worker, state, scheduled_at, args)
+SELECT n * 100 + id, 'mailers', 'MyApp.RemindToPay', 'scheduled',
+	   timestamp '2099-01-01 09:00' + n * interval '7 days', jsonb_build_object('order', id)
+FROM generate_series(51, 54) AS id, generate_series(12, 13) AS n;
+INSERT INTO orders (id, customer, shipment_job_id, reminder_job_ids)
+SELECT id, CASE WHEN id < 53 THEN 'Ada' ELSE 'Ben' END, 1100 + id, ARRAY[1200 + id, 1300 + id]
+FROM generate_series(51, 54) AS id;
+\set ECHO queries
+
+\echo '-- Four orders'
+SELECT * FROM orders ORDER BY id;
+
+\echo '-- One is paid, and is urgent'
+UPDATE orders SET paid = true WHERE id = 51;
+UPDATE orders SET express = true WHERE id = 51;
+SELECT id, worker, state, priority, tags FROM oban_jobs
+WHERE worker IN ('MyApp.ShipOrder', 'MyApp.RemindToPay') AND args @> '{"order": 51}' ORDER BY id;
+
+\echo '-- One customer''s orders are deleted'
+DELETE FROM orders WHERE customer = 'Ben';
+SELECT args->'order' AS "order", worker, array_agg(id || ' ' || state ORDER BY id) AS jobs
+FROM oban_jobs WHERE worker IN ('MyApp.ShipOrder', 'MyApp.RemindToPay')
+GROUP BY args, worker ORDER BY args, worker DESC;
+\set ECHO none
+
+\echo
+\echo '== Cancelled jobs stay cancelled =='
+\set ECHO queries
+\echo '-- Job 101 was cancelled while it was executing. Its worker fails later, and reports that by id.'
+SELECT id, state, attempt FROM oban_jobs WHERE id = 101;
+UPDATE oban_jobs SET state = 'retryable', scheduled_at = timezone('UTC', now()) + interval '15 seconds',
+	errors = errors || '{"attempt": 1, "error": "closed"}'::jsonb
+WHERE id = 101 RETURNING id, state, cardinality(errors) AS errors;
+
+\echo '-- It would run again. With the guard the worker''s report is kept, and the job stays cancelled.'
+SELECT oban_cancel_job(101);
+CREATE TRIGGER keep_cancelled BEFORE UPDATE ON oban_jobs
+	FOR EACH ROW WHEN (OLD.state = 'cancelled' AND NEW.state IN ('retryable', 'scheduled')
+	AND NEW.cancelled_at IS NOT NULL)
+	EXECUTE FUNCTION oban_keep_cancelled();
+UPDATE oban_jobs SET state = 'retryable', scheduled_at = timezone('UTC', now()) + interval '15 seconds',
+	errors = errors || '{"attempt": 1, "error": "closed"}'::jsonb
+WHERE id = 101 RETURNING id, state, cardinality(errors) AS errors;
+
+\echo '-- A snooze, the same'
+UPDATE oban_jobs SET state = 'scheduled', scheduled_at = timezone('UTC', now()) + interval '1 hour',
+	attempt = attempt - 1, meta = meta || '{"snoozed": 1}'
+WHERE id = 101 RETURNING id, state, attempt, meta;
+
+\echo '-- Whoever wants it to run retries it'
+SELECT oban_retry_job(101);
+SELECT id, state, cancelled_at FROM oban_jobs WHERE id = 101;
 \set ECHO none
 
 \echo

@@ -39,29 +39,50 @@ PREPARE ambiguous AS SELECT oban_cancel_job($1);
 PREPARE many AS SELECT oban_cancel_many_jobs($1, $2), oban_retry_many_jobs($1, $2),
 	oban_delete_many_jobs($1, $2);
 PREPARE update_many AS SELECT oban_update_many_jobs($1, $2, $3);
+PREPARE update_many_with AS SELECT oban_update_many_jobs_with($1, $2, $3, $4);
 SELECT name, parameter_types FROM pg_prepared_statements ORDER BY name;
 DEALLOCATE ALL;
 
 -- Relocated: the type goes along, and everything works from where it is.
 CALL tools.make_jobs('ex14', 'py');
 SELECT oban_cancel_job(1, 'py'), (oban_update_job(1, '{"priority": 1}', 'py')).priority;
+CREATE FUNCTION tools.tag(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql AS
+	$$SELECT jsonb_build_object('tags', job.tags || (context ->> 'op'))$$;
+CREATE TABLE tools.app (job bigint);
+CREATE TRIGGER tag AFTER INSERT ON tools.app FOR EACH ROW
+	EXECUTE FUNCTION oban_update_job_with('job', 'tools.tag', 'py');
 CREATE SCHEMA "Some where";
 ALTER EXTENSION oban_manage SET SCHEMA "Some where";
 SELECT "Some where".oban_cancel_job(2, 'py'), "Some where".oban_cancel_many_jobs('{3,4}', 'py'),
 	"Some where".oban_retry_job("Some where".oban_get_job(2, 'py')) AS retried;
 SELECT id, priority FROM "Some where".oban_update_many_jobs('{2,1}', '{"priority": 3}', 'py');
 SELECT pg_typeof("Some where".oban_update_job(1, '{}', 'py'));
+-- Callables and triggers too, those that were there and new ones.
+SELECT tags FROM "Some where".oban_update_job_with(1, 'tools.tag', '{"op": "call"}', 'py');
+INSERT INTO tools.app VALUES (1);
+CREATE TRIGGER cancel AFTER DELETE ON tools.app FOR EACH ROW
+	EXECUTE FUNCTION "Some where".oban_cancel_job('job', 'py');
+DELETE FROM tools.app;
+SELECT state, tags FROM py.oban_jobs WHERE id = 1;
 SELECT oban_cancel_job(2, 'py');
 ALTER EXTENSION oban_manage SET SCHEMA public;
 SELECT oban_cancel_job(oban_get_job(2, 'py'));
+INSERT INTO tools.app VALUES (4);
+DELETE FROM tools.app;
+SELECT state, tags FROM py.oban_jobs WHERE id = 4;
 
 -- What is built upon it holds it; DROP ... CASCADE takes that along, and leaves the jobs.
 CREATE VIEW tools.job AS SELECT oban_get_job(1, 'py') AS job;
+CREATE TRIGGER keep_cancelled BEFORE UPDATE ON py.oban_jobs FOR EACH ROW
+	EXECUTE FUNCTION oban_keep_cancelled();
 DROP EXTENSION oban_manage;
 SELECT tools.rows('ex14') AS ex14, tools.rows('py') AS py \gset
 DROP EXTENSION oban_manage CASCADE;
 SELECT tools.rows('ex14') = :'ex14' AS ex14_kept, tools.rows('py') = :'py' AS py_kept;
 SELECT oban_cancel_job(1, 'py');
+INSERT INTO tools.app VALUES (1);
+SELECT count(*) AS triggers FROM pg_trigger
+WHERE tgrelid IN ('tools.app'::regclass, 'py.oban_jobs'::regclass) AND NOT tgisinternal;
 SELECT count(*) AS left_behind FROM pg_proc
 WHERE proname LIKE 'oban\_%' AND proname <> 'oban_jobs_notify';
 

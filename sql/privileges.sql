@@ -10,6 +10,15 @@ CREATE ROLE regress_oban_owner;
 CALL tools.make_jobs('ex14', 'py');
 
 -- A role with no rights on the schema, then with none on the table.
+CREATE FUNCTION tools.raise(job oban_job) RETURNS jsonb LANGUAGE sql AS
+	$$SELECT jsonb_build_object('priority', job.priority + 1)$$;
+CREATE FUNCTION tools.tag_row(job ex14.oban_jobs) RETURNS jsonb LANGUAGE sql AS
+	$$SELECT jsonb '{"tags": []}'$$;
+CREATE FUNCTION tools.mixed(job jsonb) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT CASE job -> 'id' WHEN '1' THEN jsonb '{"queue": "q"}' WHEN '2' THEN '{"schedule_in": 0}'
+		ELSE '{"meta": {}}' END
+$$;
+CREATE FUNCTION tools.nothing(job oban_job) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
 CREATE TABLE tools.calls (n serial, name text, call text);
 INSERT INTO tools.calls (name, call) VALUES
 	('cancel', 'oban_cancel_job(1, ''ex14'')'),
@@ -26,6 +35,11 @@ INSERT INTO tools.calls (name, call) VALUES
 	('update schedule', 'oban_update_job(1, ''{"schedule_in": 1}'', ''ex14'')'),
 	('update limit', 'oban_update_job(1, ''{"max_attempts": 9}'', ''ex14'')'),
 	('update nothing', 'oban_update_job(1, ''{}'', ''ex14'')'),
+	('update with', 'oban_update_job_with(1, ''tools.raise'', NULL, ''ex14'')'),
+	('update many with', 'oban_update_many_jobs_with(''{1,2}'', ''tools.raise'', NULL, ''ex14'')'),
+	('update with row', 'oban_update_job_with(1, ''tools.tag_row'', NULL, ''ex14'')'),
+	('update mixed', 'oban_update_many_jobs_with(''{1,2,3}'', ''tools.mixed'', NULL, ''ex14'')'),
+	('update with nothing', 'oban_update_job_with(1, ''tools.nothing'', NULL, ''ex14'')'),
 	('get', 'oban_get_job(1, ''ex14'')'),
 	('cancelled', 'oban_job_cancelled(1, ''ex14'')');
 GRANT SELECT ON tools.calls TO PUBLIC;
@@ -126,7 +140,18 @@ SELECT priority, tags FROM oban_update_job(4, '{"priority": 0, "tags": ["x"]}', 
 SELECT id, priority FROM oban_update_many_jobs('{5,4}', '{"priority": 1}', 'ex14');
 SELECT code, message FROM tools.try(
 	'SELECT oban_update_job(4, ''{"priority": 0, "queue": "q"}'', ''ex14'')');
+SELECT id, priority FROM oban_update_many_jobs_with('{5,4}', 'tools.raise', NULL, 'ex14');
+SELECT id FROM oban_update_many_jobs_with('{4,5}', 'tools.nothing', NULL, 'ex14');
+SELECT code, message FROM tools.try(
+	'SELECT oban_update_many_jobs_with(''{4,5,7}'', ''tools.mixed'', NULL, ''ex14'')');
 RESET ROLE;
+-- A callable locks the jobs that it is called for, which takes UPDATE on some column.
+REVOKE UPDATE (priority, tags) ON ex14.oban_jobs FROM regress_oban_some;
+SET ROLE regress_oban_some;
+SELECT code, message
+FROM tools.try('SELECT oban_update_job_with(4, ''tools.nothing'', NULL, ''ex14'')');
+RESET ROLE;
+GRANT UPDATE (priority, tags) ON ex14.oban_jobs TO regress_oban_some;
 
 -- The same plans under roles that take turns.
 CREATE FUNCTION tools.take_turns() RETURNS text LANGUAGE plpgsql AS $$
@@ -159,6 +184,19 @@ SET ROLE regress_oban_none;
 SELECT tools.stop_job(8);
 SELECT code, message FROM tools.try('SELECT oban_cancel_job(8, ''ex14'')');
 RESET ROLE;
+
+-- A trigger does with the jobs what the role may that fires it: the owner of the table and of the
+-- trigger lends nothing.
+CREATE TABLE tools.app (job bigint);
+CREATE TRIGGER cancel BEFORE INSERT ON tools.app FOR EACH ROW
+	EXECUTE FUNCTION oban_cancel_job('job', 'ex14');
+GRANT INSERT ON tools.app TO regress_oban_none;
+SET ROLE regress_oban_none;
+SELECT code, message FROM tools.try('INSERT INTO tools.app VALUES (7) RETURNING 1');
+SELECT code, message FROM tools.try('INSERT INTO tools.app VALUES (4)');
+INSERT INTO tools.app VALUES (NULL);
+RESET ROLE;
+SELECT count(*) FROM tools.app;
 
 -- EXECUTE may be taken away, function by function.
 BEGIN;

@@ -32,6 +32,26 @@ SELECT oban_update_job(99, '{"priority": 1}', 'py');
 SELECT oban_update_many_jobs('{3,4,99}', '{"priority": 1}', 'py');
 SELECT oban_update_many_jobs('{4}', '{}', 'py');
 SELECT id, priority FROM oban_update_many_jobs('{5,3}', '{"priority": 1}', 'py');
+-- Nor can an update by a callable, which is not called for it; a trigger passes over it.
+CREATE FUNCTION tools.raise(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE WARNING 'called for job %', job.id;
+	RETURN jsonb_build_object('priority', job.priority + 1);
+END $$;
+SELECT oban_update_job_with(4, 'tools.raise', NULL, 'py');
+SELECT oban_update_many_jobs_with('{4,99}', 'tools.raise', NULL, 'py');
+SELECT id, priority FROM oban_update_many_jobs_with('{5,3}', 'tools.raise', NULL, 'py');
+CREATE TABLE tools.app (jobs bigint[]);
+CREATE TRIGGER raise AFTER INSERT ON tools.app FOR EACH ROW
+	EXECUTE FUNCTION oban_update_job_with('jobs', 'tools.raise', 'py');
+CREATE TRIGGER tag AFTER INSERT ON tools.app REFERENCING NEW TABLE AS n FOR EACH STATEMENT
+	EXECUTE FUNCTION oban_update_job('jobs', '{"tags": ["seen"]}', 'py');
+INSERT INTO tools.app VALUES ('{2,3,4,5,99}');
+RESET ROLE;
+SELECT string_agg(format('%s %s %s', id, priority, tags), ', ' ORDER BY id) FROM py.oban_jobs
+WHERE id BETWEEN 2 AND 5;
+SET ROLE regress_oban_a;
+DROP TABLE tools.app;
 -- What max_attempts may be says nothing about a hidden job's attempts.
 RESET ROLE;
 UPDATE py.oban_jobs SET attempt = 7 WHERE id = 4;
@@ -40,6 +60,10 @@ SELECT oban_update_many_jobs('{3,4}', '{"max_attempts": 2}', 'py');
 -- WITH CHECK: a job cannot be moved out of sight.
 SELECT code, message, context
 FROM tools.try('SELECT oban_update_job(5, ''{"queue": "regress_oban_b"}'', ''py'')');
+CREATE FUNCTION tools.hide(job oban_job) RETURNS jsonb LANGUAGE sql AS
+	$$SELECT jsonb '{"queue": "regress_oban_b"}'$$;
+SELECT code, message, context
+FROM tools.try('SELECT oban_update_job_with(5, ''tools.hide'', NULL, ''py'')');
 RESET ROLE;
 SELECT tools.states('py');
 

@@ -69,6 +69,8 @@ BEGIN
 		EXECUTE format('CREATE DOMAIN evil.%1$I AS pg_catalog.%1$I CHECK (false)', f.typname);
 	END LOOP;
 END $$;
+CREATE FUNCTION evil.jsonb_build_object(VARIADIC "any") RETURNS jsonb LANGUAGE internal STABLE AS
+	'jsonb_build_array';
 CREATE DOMAIN evil.oban_job_state AS text CHECK (false);
 CREATE TYPE evil.oban_job AS (id text);
 CREATE TABLE evil.oban_jobs (LIKE ex14.oban_jobs);
@@ -79,6 +81,39 @@ CREATE TABLE evil.pg_attribute (attrelid oid, attname name, atttypid oid, attnum
 CREATE TEMP TABLE oban_jobs (LIKE ex14.oban_jobs INCLUDING ALL);
 CREATE TEMP TABLE pg_class (LIKE pg_class);
 INSERT INTO oban_jobs (id, worker) SELECT g, 'Trap' FROM generate_series(1, 8) g;
+
+-- Callables whose bodies are parsed here, and triggers on tables of the application.
+CREATE FUNCTION tools.tag(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql
+	RETURN jsonb_build_object('tags', job.tags || coalesce(context ->> 'tag', context ->> 'op'),
+		'meta', job.meta || jsonb_build_object('id', context #> '{new,id}'));
+CREATE FUNCTION tools.by_json(job jsonb) RETURNS jsonb LANGUAGE sql
+	RETURN CASE job ->> 'id' WHEN '2' THEN jsonb_build_object('schedule_in', '1 day', 'queue', 'b',
+			'worker', 'B', 'max_attempts', 31)
+		ELSE jsonb_build_object('args', job - 'prefix', 'priority', 1) END;
+CREATE FUNCTION ex14.by_row(job ex14.oban_jobs) RETURNS jsonb LANGUAGE sql
+	RETURN jsonb_build_object('args', jsonb_build_object('row', to_jsonb(job)));
+CREATE FUNCTION twin.by_row(job twin.oban_jobs) RETURNS jsonb LANGUAGE sql
+	RETURN jsonb_build_object('args', jsonb_build_object('row', to_jsonb(job)));
+\set ECHO none
+SELECT format($q$
+	CREATE TABLE %1$I.orders (id integer, job integer, jobs bigint[]);
+	CREATE TRIGGER a BEFORE INSERT ON %1$I.orders FOR EACH ROW
+		EXECUTE FUNCTION public.oban_retry_job('job', %1$L);
+	CREATE TRIGGER b AFTER INSERT OR DELETE ON %1$I.orders FOR EACH ROW
+		EXECUTE FUNCTION public.oban_update_job_with('jobs',
+			'tools.tag(public.oban_job, pg_catalog.jsonb)',
+			%1$L);
+	CREATE TRIGGER c AFTER INSERT ON %1$I.orders REFERENCING NEW TABLE AS n FOR EACH STATEMENT
+		EXECUTE FUNCTION public.oban_update_job_with('jobs', 'tools.tag', %1$L);
+	CREATE TRIGGER d AFTER DELETE ON %1$I.orders REFERENCING OLD TABLE AS o FOR EACH STATEMENT
+		EXECUTE FUNCTION public.oban_update_job('jobs', '{"tags": ["gone"], "schedule_in": 5}',
+			%1$L);
+	CREATE TRIGGER e AFTER DELETE ON %1$I.orders REFERENCING OLD TABLE AS o FOR EACH STATEMENT
+		EXECUTE FUNCTION public.oban_cancel_job('job', %1$L);
+	CREATE TRIGGER keep_cancelled BEFORE UPDATE ON %1$I.oban_jobs FOR EACH ROW
+		EXECUTE FUNCTION public.oban_keep_cancelled()$q$, p)
+FROM unnest('{ex14,twin}'::text[]) p \gexec
+\set ECHO all
 
 -- The same calls twice: for ex14 with the usual path, for twin with the hostile one.
 CREATE TABLE tools.calls (n serial, call text);
@@ -100,7 +135,19 @@ INSERT INTO tools.calls (call) VALUES
 	('oban_update_job(8, ''{"schedule_in": -1.5}'', %L)'),
 	('oban_update_job(2, ''{"schedule_in": 0}'', %L)'),
 	('oban_update_many_jobs(''{8,2}'', ''{}'', %L)');
+INSERT INTO tools.calls (call) VALUES
+	('oban_update_job_with(2, ''tools.tag'', ''{"tag": "called"}'', %L)'),
+	('oban_update_many_jobs_with(''{2,8,7}'', ''tools.by_json'', NULL, %L)'),
+	('oban_update_job_with(''{5,6}''::pg_catalog.int8[], ''%s.by_row'', NULL, %L)'),
+	('oban_update_job_with(public.oban_get_job(7, %L), ''tools.by_json'')'),
+	('oban_update_job_with(j, ''%s.by_row'') FROM %I.oban_jobs j
+		WHERE id OPERATOR(pg_catalog.=) 7');
 UPDATE tools.calls SET call = 'SELECT public.' || replace(call, '%', '%1$');
+INSERT INTO tools.calls (call) VALUES
+	('INSERT INTO %1$I.orders VALUES (1, 6, ''{5,8}''), (2, 4, ''{8}'')'),
+	('DELETE FROM %1$I.orders'),
+	('UPDATE %1$I.oban_jobs SET state = ''retryable'', errors = ''{1}''
+		WHERE id OPERATOR(pg_catalog.=) 6');
 SELECT string_agg(format(call, 'ex14'), '; ' ORDER BY n) AS usual,
 	string_agg(format(call, 'twin'), '; ' ORDER BY n) AS hostile FROM tools.calls \gset
 SELECT replace(replace(:'usual', '''ex14''', '''twin'''), 'ex14.', 'twin.') = :'hostile'
@@ -160,6 +207,11 @@ SELECT public.oban_cancel_job(3, 'twin'), public.oban_retry_many_jobs('{4,5,6}',
 SELECT public.oban_job_cancelled(3, 'twin');
 SELECT queue, priority, tags FROM public.oban_update_many_jobs('{2,1}',
 	'{"queue": "q", "priority": 1, "tags": [" Z", "y"]}', 'twin');
+SELECT queue, priority, tags FROM public.oban_update_many_jobs_with('{2,1}', 'tools.by_json', NULL,
+	'twin');
+SELECT public.oban_update_job_with(1, 'tools.no_such', NULL, 'twin');
+SELECT public.oban_update_job_with(1, 'evil.now', NULL, 'twin');
+INSERT INTO twin.orders VALUES (1, 6, '{5,8}');
 SELECT public.oban_update_job(1, '{"scheduled_at": "not a time"}', 'twin');
 SELECT public.oban_update_job(1, '{"prio": 1}', 'twin');
 SELECT 1 = 1;

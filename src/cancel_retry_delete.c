@@ -61,8 +61,8 @@ static const OmRowCallback tell[OM_N_VERBS] = {
  * then write what was locked.  Returns how many were changed.  The caller has
  * connected to SPI.
  */
-static uint64
-change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
+uint64
+om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
 {
 	VerbCall call = {.verb = verb};
 	Datum param = PointerGetDatum(ids);
@@ -88,10 +88,11 @@ change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
 /*
  * Change one job, by one statement where that is enough: cancel must know
  * whether the job was executing, so its statement passes over one that is, and
- * only when it changed nothing is the job locked and looked at.
+ * only when it changed nothing is the job locked and looked at.  The caller has
+ * connected to SPI.
  */
-static bool
-change_job(OmVerb verb, Oid jobs, int64 id)
+bool
+om_change_job(OmVerb verb, Oid jobs, int64 id)
 {
 	VerbCall call = {.verb = verb};
 	Datum param = Int64GetDatum(id);
@@ -107,7 +108,7 @@ change_job(OmVerb verb, Oid jobs, int64 id)
 
 	om_job_ids_init(&ids, 1);
 	om_job_ids_add(&ids, id);
-	return change_jobs(verb, jobs, DatumGetArrayTypeP(om_job_ids_array(&ids))) > 0;
+	return om_change_jobs(verb, jobs, DatumGetArrayTypeP(om_job_ids_array(&ids))) > 0;
 }
 
 /*
@@ -125,7 +126,7 @@ change_by_id(FunctionCallInfo fcinfo, OmVerb verb)
 	jobs = om_jobs_table_argument(fcinfo, 1, RowExclusiveLock);
 
 	SPI_connect();
-	changed = change_job(verb, jobs, PG_GETARG_INT64(0));
+	changed = om_change_job(verb, jobs, PG_GETARG_INT64(0));
 	SPI_finish();
 	PG_RETURN_BOOL(changed);
 }
@@ -141,7 +142,7 @@ change_by_record(FunctionCallInfo fcinfo, OmVerb verb)
 		PG_RETURN_BOOL(false);
 
 	SPI_connect();
-	changed = change_job(verb, jobs, id);
+	changed = om_change_job(verb, jobs, id);
 	SPI_finish();
 	PG_RETURN_BOOL(changed);
 }
@@ -159,7 +160,7 @@ change_by_ids(FunctionCallInfo fcinfo, OmVerb verb)
 	jobs = om_jobs_table_argument(fcinfo, 1, RowExclusiveLock);
 
 	SPI_connect();
-	changed = change_jobs(verb, jobs, ids);
+	changed = om_change_jobs(verb, jobs, ids);
 	SPI_finish();
 	PG_RETURN_INT32((int32) changed);
 }

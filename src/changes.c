@@ -109,19 +109,23 @@ read_tags(const JsonbValue *value, Oid jobs, Datum *result)
 
 /* clang-format off */
 const OmChangeKeyInfo om_change_keys[OM_N_CHANGE_KEYS] = {
-	[OM_ARGS] = {"args", OM_ARGS, JSONBOID, read_object, "a JSON object"},
-	[OM_MAX_ATTEMPTS] = {"max_attempts", OM_MAX_ATTEMPTS, INT4OID, read_max_attempts,
+	[OM_ARGS] = {"args", OM_ARGS, JSONBOID, JSONBARRAYOID, read_object, "a JSON object"},
+	[OM_MAX_ATTEMPTS] = {"max_attempts", OM_MAX_ATTEMPTS, INT4OID, INT4ARRAYOID, read_max_attempts,
 						 "a whole number of at least 1 that its column can hold"},
-	[OM_META] = {"meta", OM_META, JSONBOID, read_object, "a JSON object"},
-	[OM_PRIORITY] = {"priority", OM_PRIORITY, INT4OID, read_priority,
+	[OM_META] = {"meta", OM_META, JSONBOID, JSONBARRAYOID, read_object, "a JSON object"},
+	[OM_PRIORITY] = {"priority", OM_PRIORITY, INT4OID, INT4ARRAYOID, read_priority,
 					 "a whole number from 0 to 9"},
-	[OM_QUEUE] = {"queue", OM_QUEUE, TEXTOID, read_name, "a string that is not blank"},
-	[OM_SCHEDULED_AT] = {"scheduled_at", OM_SCHEDULED_AT, TIMESTAMPOID, read_scheduled_at,
+	[OM_QUEUE] = {"queue", OM_QUEUE, TEXTOID, TEXTARRAYOID, read_name,
+				  "a string that is not blank"},
+	[OM_SCHEDULED_AT] = {"scheduled_at", OM_SCHEDULED_AT, TIMESTAMPOID, TIMESTAMPARRAYOID,
+						 read_scheduled_at,
 						 "an ISO 8601 time such as \"2030-01-31T12:00:00Z\", "
 						 "in UTC when it has no offset"},
-	[OM_TAGS] = {"tags", OM_TAGS, TEXTARRAYOID, read_tags, "an array of strings"},
-	[OM_WORKER] = {"worker", OM_WORKER, TEXTOID, read_name, "a string that is not blank"},
-	[OM_SCHEDULE_IN] = {"schedule_in", OM_SCHEDULED_AT, TIMESTAMPOID, read_schedule_in,
+	[OM_TAGS] = {"tags", OM_TAGS, TEXTARRAYOID, TEXTARRAYOID, read_tags, "an array of strings"},
+	[OM_WORKER] = {"worker", OM_WORKER, TEXTOID, TEXTARRAYOID, read_name,
+				   "a string that is not blank"},
+	[OM_SCHEDULE_IN] = {"schedule_in", OM_SCHEDULED_AT, TIMESTAMPOID, TIMESTAMPARRAYOID,
+						read_schedule_in,
 						"a number of seconds, or an interval such as \"5 minutes\""},
 };
 /* clang-format on */

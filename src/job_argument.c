@@ -1,10 +1,11 @@
 /*
  * job_argument.c
- *		A job instance that is handed in: a row of a jobs table, or an oban_job.
+ *		The jobs that a call is handed: by id, as an instance, by an array of ids.
  *
- * Only the job's id and the table that it is in are taken from it; its other
- * fields may be stale.  A row of some other table that happens to have an id
- * must not end another job, so what is taken is strict.
+ * An instance is a row of a jobs table, or an oban_job.  Only the job's id and
+ * the table that it is in are taken from it; its other fields may be stale.  A
+ * row of some other table that happens to have an id must not end another job,
+ * so what is taken is strict.
  */
 #include "oban_manage.h"
 
@@ -16,13 +17,8 @@
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
-/* The columns of oban_job, as oban_manage--1.0.sql makes it */
 /* clang-format off */
-static const struct
-{
-	const char *name;
-	Oid type;
-} oban_job_columns[OM_JOB_N_COLUMNS] = {
+const OmJobColumn om_job_columns[OM_JOB_N_COLUMNS] = {
 	{"id", INT8OID},
 	{"state", TEXTOID},
 	{"queue", TEXTOID},
@@ -54,25 +50,29 @@ looks_like_oban_job(TupleDesc desc)
 	{
 		Form_pg_attribute column = TupleDescAttr(desc, i);
 
-		if (column->attisdropped || column->atttypid != oban_job_columns[i].type ||
-			strcmp(NameStr(column->attname), oban_job_columns[i].name) != 0)
+		if (column->attisdropped || column->atttypid != om_job_columns[i].type ||
+			strcmp(NameStr(column->attname), om_job_columns[i].name) != 0)
 			return false;
 	}
 	return true;
 }
 
-static int64
-id_as_int64(Datum id, Oid type)
+/*
+ * Is it the composite type oban_job, or one exactly like it?
+ */
+bool
+om_type_is_oban_job(Oid type)
 {
-	switch (type)
-	{
-		case INT2OID:
-			return DatumGetInt16(id);
-		case INT4OID:
-			return DatumGetInt32(id);
-		default:
-			return DatumGetInt64(id);
-	}
+	Oid relid = get_typ_typrelid(type);
+	TupleDesc desc;
+	bool result;
+
+	if (!OidIsValid(relid) || get_rel_relkind(relid) != RELKIND_COMPOSITE_TYPE)
+		return false;
+	desc = lookup_rowtype_tupdesc(type, -1);
+	result = looks_like_oban_job(desc);
+	ReleaseTupleDesc(desc);
+	return result;
 }
 
 /*
@@ -126,14 +126,53 @@ om_job_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode, Oid *jobs
 
 	id_column = om_find_column(desc, "id");
 	id_type = id_column != NULL ? getBaseType(id_column->atttypid) : InvalidOid;
-	if (id_type != INT2OID && id_type != INT4OID && id_type != INT8OID)
+	if (!om_type_is_job_id(id_type))
 		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
 						errmsg("type %s has no whole-number column \"id\"",
 							   format_type_be(desc->tdtypeid))));
 
 	value = heap_getattr(&tuple, id_column->attnum, desc, &isnull);
 	if (!isnull)
-		*id = id_as_int64(value, id_type);
+		*id = om_job_id(value, id_type);
 	ReleaseTupleDesc(desc);
 	return !isnull;
+}
+
+/*
+ * Start a list with the jobs that the first argument names, in ascending order,
+ * each once; it stays empty when that is NULL.  Returns their table, locked for
+ * writing: that of the prefix in argument prefix_argno, or of the instance,
+ * where it is InvalidOid when there is none.
+ */
+Oid
+om_id_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *ids)
+{
+	om_job_ids_init(ids, 1);
+	if (!PG_ARGISNULL(0))
+		om_job_ids_add(ids, PG_GETARG_INT64(0));
+	return om_jobs_table_argument(fcinfo, prefix_argno, RowExclusiveLock);
+}
+
+Oid
+om_record_argument(FunctionCallInfo fcinfo, OmJobIds *ids)
+{
+	Oid jobs;
+	int64 id;
+
+	om_job_ids_init(ids, 1);
+	if (om_job_argument(fcinfo, 0, RowExclusiveLock, &jobs, &id))
+		om_job_ids_add(ids, id);
+	return jobs;
+}
+
+Oid
+om_ids_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *ids)
+{
+	ArrayType *array = PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0);
+
+	om_job_ids_init(ids, array != NULL ? ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) : 0);
+	if (array != NULL)
+		om_job_ids_add_array(ids, array, INT8OID);
+	om_job_ids_sort(ids);
+	return om_jobs_table_argument(fcinfo, prefix_argno, RowExclusiveLock);
 }

@@ -1,6 +1,6 @@
 /*
  * job_ids.c
- *		Growing lists of job ids that are SQL arrays.
+ *		Job ids, and growing lists of them that are SQL arrays.
  */
 #include "oban_manage.h"
 
@@ -8,6 +8,29 @@
 #include "lib/qunique.h"
 #include "utils/array.h"
 #include "utils/memutils.h"
+
+/*
+ * Is it a type that a job's id may have?
+ */
+bool
+om_type_is_job_id(Oid type)
+{
+	return type == INT2OID || type == INT4OID || type == INT8OID;
+}
+
+int64
+om_job_id(Datum value, Oid type)
+{
+	switch (type)
+	{
+		case INT2OID:
+			return DatumGetInt16(value);
+		case INT4OID:
+			return DatumGetInt32(value);
+		default:
+			return DatumGetInt64(value);
+	}
+}
 
 static Size
 ids_size(int capacity)
@@ -73,24 +96,30 @@ compare_ids(const void *a, const void *b)
 }
 
 /*
- * Start a list with the distinct ids of a bigint[] of any shape, in ascending
- * order; NULLs are passed over.
+ * Add the elements of an array of any shape, whose type om_type_is_job_id;
+ * NULLs are passed over.
  */
 void
-om_job_ids_distinct(OmJobIds *ids, ArrayType *array)
+om_job_ids_add_array(OmJobIds *ids, ArrayType *array, Oid type)
 {
 	ArrayIterator iterator = array_create_iterator(array, 0, NULL);
 	Datum id;
 	bool isnull;
 
-	om_job_ids_init(ids, ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
 	while (array_iterate(iterator, &id, &isnull))
 	{
 		if (!isnull)
-			om_job_ids_add(ids, DatumGetInt64(id));
+			om_job_ids_add(ids, om_job_id(id, type));
 	}
 	array_free_iterator(iterator);
+}
 
+/*
+ * Put the ids in ascending order, each once.
+ */
+void
+om_job_ids_sort(OmJobIds *ids)
+{
 	qsort(om_job_ids_data(ids), ids->count, sizeof(int64), compare_ids);
 	ids->count = qunique(om_job_ids_data(ids), ids->count, sizeof(int64), compare_ids);
 }

@@ -230,6 +230,7 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 
 	shape->schema = get_namespace_name_or_temp(RelationGetNamespace(rel));
 	shape->name = quote_qualified_identifier(shape->schema, RelationGetRelationName(rel));
+	shape->row_type = RelationGetForm(rel)->reltype;
 	shape->errors_is_array = false;
 
 	initStringInfo(&missing);

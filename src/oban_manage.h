@@ -3,10 +3,10 @@
  *		Types and functions that the files of oban_manage share.
  *
  * The way of a call: an SQL entry point reads its arguments and finds the jobs
- * table (jobs_table.c, job_argument.c), the core of its verb
- * (cancel_retry_delete.c, update.c, read_job.c) runs one or two statements
- * (queries.c builds them, plan_cache.c keeps and runs them) and tells the
- * running Obans (signals.c).
+ * table (jobs_table.c, job_argument.c), or reads what fired it (triggers.c,
+ * trigger_rows.c, trigger_contexts.c); the core of its verb (cancel_retry_delete.c, update.c,
+ * update_with.c, read_job.c) runs one or two statements (queries.c builds them,
+ * plan_cache.c keeps and runs them) and tells the running Obans (signals.c).
  */
 #ifndef OBAN_MANAGE_H
 #define OBAN_MANAGE_H
@@ -14,13 +14,17 @@
 #include "postgres.h"
 
 #include "access/tupdesc.h"
+#include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "storage/buffile.h"
 #include "storage/lockdefs.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 #include "utils/tuplesort.h"
+#include "utils/tuplestore.h"
 
 /* ---- oban_manage.c: the module and its settings ---- */
 
@@ -32,8 +36,9 @@ extern bool om_notify;	/* oban_manage.notify */
 /* What the text of a query depends on. */
 typedef struct OmTableShape
 {
-	const char *schema;	  /* the prefix, as it is, unquoted */
-	const char *name;	  /* schema-qualified and quoted */
+	const char *schema; /* the prefix, as it is, unquoted */
+	const char *name;	/* schema-qualified and quoted */
+	Oid row_type;
 	bool errors_is_array; /* jsonb[] (Elixir) rather than jsonb (Python) */
 } OmTableShape;
 
@@ -57,17 +62,36 @@ typedef struct OmJobIds
 	int capacity;
 } OmJobIds;
 
+extern bool om_type_is_job_id(Oid type);
+extern int64 om_job_id(Datum value, Oid type);
+
 extern void om_job_ids_init(OmJobIds *ids, int capacity);
 extern void om_job_ids_add(OmJobIds *ids, int64 id);
+extern void om_job_ids_add_array(OmJobIds *ids, ArrayType *array, Oid type);
+extern void om_job_ids_sort(OmJobIds *ids);
 extern int64 *om_job_ids_data(const OmJobIds *ids);
 extern Datum om_job_ids_array(OmJobIds *ids);
-extern void om_job_ids_distinct(OmJobIds *ids, ArrayType *array);
 extern int om_job_ids_find(const OmJobIds *ids, int64 id);
 
-/* ---- job_argument.c: a job instance that is handed in ---- */
+/* ---- job_argument.c: the jobs that a call is handed ---- */
 
+#define OM_JOB_N_COLUMNS 19
+
+/* The columns of oban_job, as oban_manage--1.0.sql makes it */
+typedef struct OmJobColumn
+{
+	const char *name;
+	Oid type;
+} OmJobColumn;
+
+extern const OmJobColumn om_job_columns[OM_JOB_N_COLUMNS];
+
+extern bool om_type_is_oban_job(Oid type);
 extern bool om_job_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode, Oid *jobs,
 							int64 *id);
+extern Oid om_id_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *ids);
+extern Oid om_record_argument(FunctionCallInfo fcinfo, OmJobIds *ids);
+extern Oid om_ids_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *ids);
 
 /* ---- changes.c, change_values.c: the checking of changes ---- */
 
@@ -98,6 +122,7 @@ typedef struct OmChangeKeyInfo
 	const char *name;
 	OmChangeKey column; /* the column that it changes */
 	Oid type;			/* of the value that is passed to the query */
+	Oid array_type;		/* of the values of many jobs; tags are passed as text then */
 	/* Reads a value for the jobs table; false when it is not what the key takes. */
 	bool (*read)(const JsonbValue *value, Oid jobs, Datum *result);
 	const char *takes; /* completes "takes ..." */
@@ -133,12 +158,13 @@ typedef enum OmVerb
 
 typedef enum OmStep
 {
-	OM_WRITE_ONE, /* change the job $1, without locking it first */
-	OM_LOCK,	  /* lock those of the jobs $1 that the verb would change */
-	OM_WRITE,	  /* change the jobs $1, which are locked */
-	OM_GET_ONE,	  /* the job $1 as an oban_job */
-	OM_GET,		  /* the jobs $1 as oban_job */
-	OM_CANCELLED  /* is the job $1 cancelled? */
+	OM_WRITE_ONE,  /* change the job $1, without locking it first */
+	OM_LOCK,	   /* lock those of the jobs $1 that the verb would change */
+	OM_WRITE,	   /* change the jobs $1, which are locked */
+	OM_WRITE_EACH, /* the same, each with its own values, in arrays beside the sorted $1 */
+	OM_GET_ONE,	   /* the job $1 as an oban_job */
+	OM_GET,		   /* the jobs $1 as oban_job */
+	OM_CANCELLED   /* is the job $1 cancelled? */
 } OmStep;
 
 /* What is asked of a jobs table; with the table's oid, the key of a kept plan. */
@@ -147,6 +173,7 @@ typedef struct OmQuery
 	uint8 step;			 /* OmStep */
 	uint8 verb;			 /* OmVerb, where the step is one of a verb */
 	OmColumnSet columns; /* of OM_UPDATE */
+	Oid argument_type;	 /* of OM_LOCK for a callable: as what it takes the job */
 } OmQuery;
 
 #define OM_MAX_PARAMS (1 + OM_N_UPDATE_COLUMNS)
@@ -156,16 +183,17 @@ typedef struct OmQuery
 #define OM_LOCK_EXECUTING 2 /* boolean; cancel */
 #define OM_LOCK_SCHEDULED 2 /* boolean; update */
 #define OM_LOCK_ATTEMPT	  3 /* integer; update */
+#define OM_LOCK_ARGUMENT  4 /* argument_type; for a callable */
 
 /* Columns of the rows that OM_WRITE_ONE and OM_WRITE return */
 #define OM_CANCEL_ID   1 /* bigint; cancel, OM_WRITE only */
 #define OM_RETRY_QUEUE 1 /* text; retry */
 
 /* Columns of oban_job, which OM_GET and the writing steps of update return */
-#define OM_JOB_ID		 1
-#define OM_JOB_QUEUE	 3
-#define OM_JOB_PREFIX	 19
-#define OM_JOB_N_COLUMNS 19
+#define OM_JOB_ID	  1
+#define OM_JOB_QUEUE  3
+#define OM_JOB_ERRORS 11
+#define OM_JOB_PREFIX 19
 
 typedef struct OmStatement
 {
@@ -222,5 +250,135 @@ typedef struct OmSignals
 extern void om_signals_init(OmSignals *signals, Oid jobs);
 extern void om_signal_kill(OmSignals *signals, int64 job_id);
 extern void om_signal_wake(OmSignals *signals, TupleTableSlot *row, AttrNumber column);
+
+/* ---- cancel_retry_delete.c: the verbs that change a job's state or remove it ---- */
+
+extern bool om_change_job(OmVerb verb, Oid jobs, int64 id);
+extern uint64 om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids);
+
+/* ---- update.c: updating jobs; what it shares with update_with.c ---- */
+
+/* An update of a set of jobs, or one */
+typedef struct OmUpdate
+{
+	Oid jobs;
+	bool missing_ok;		  /* pass over jobs that do not exist */
+	OmJobResult *result;	  /* NULL: nobody asks for the jobs */
+	const OmChanges *changes; /* to make to each of the jobs, where they are the same */
+	OmJobIds *ids;			  /* of the running step; distinct, in order */
+	bool *done;				  /* for each of them: has the step done it? */
+	OmJobIds due;			  /* jobs to write that were scheduled and are due now */
+	OmSignals signals;
+} OmUpdate;
+
+extern void om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *changes, bool missing_ok,
+						   OmJobResult *result);
+
+extern void om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok,
+						   OmJobResult *result);
+extern uint64 om_update_step(OmUpdate *update, OmQuery query, const Datum *values,
+							 OmRowCallback callback, void *state);
+extern void om_update_mark_done(OmUpdate *update, int64 id);
+extern void om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback,
+						   void *state);
+extern void om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id,
+								  int32 attempt, bool scheduled);
+extern void om_update_same(OmUpdate *update);
+extern void om_update_put_job(TupleTableSlot *row, void *state);
+extern void om_update_error_callback(void *arg);
+
+/* ---- callable.c: functions that say what to update ---- */
+
+typedef struct OmCallable
+{
+	FmgrInfo function;
+	char *name;			 /* signature, for messages */
+	Oid argument_type;	 /* as what it takes the job */
+	bool takes_context;	 /* as a second argument */
+	TransactionId xmin;	 /* of its row in pg_proc, and where that is: */
+	ItemPointerData tid; /* another when it has been replaced */
+} OmCallable;
+
+extern OmCallable *om_callable_prepare(FunctionCallInfo fcinfo, Oid function, Oid jobs);
+extern Jsonb *om_callable_call(OmCallable *callable, Datum job, NullableDatum context);
+
+/* ---- job_changes.c: changes of many jobs, each its own ---- */
+
+typedef struct OmJobChanges
+{
+	OmJobIds ids;		 /* in ascending order */
+	OmChanges *each;	 /* the changes of each of them */
+	uint64 *hashes;		 /* of what its callable got */
+	OmColumnSet columns; /* that any of them names */
+	MemoryContext context;
+} OmJobChanges;
+
+extern void om_job_changes_init(OmJobChanges *changes, int capacity);
+extern void om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added,
+							   uint64 hash);
+extern void om_job_changes_values(OmJobChanges *changes, Datum *values);
+extern void om_job_changes_clear(OmJobChanges *changes);
+
+/* ---- update_with.c: updating jobs by a callable ---- */
+
+/*
+ * Gives the next job, in ascending order of id, and the context for its
+ * callable, in the current memory context or one that lives longer.  That
+ * argument has the context of the job before; NULL at first, and when what was
+ * allocated for those before has been freed.
+ */
+typedef bool (*OmNextJob)(void *state, int64 *id, NullableDatum *context);
+
+/* A list of jobs that share one context, for om_next_of_list */
+typedef struct OmJobList
+{
+	OmJobIds *ids;
+	int next;
+	NullableDatum context;
+} OmJobList;
+
+extern bool om_next_of_list(void *state, int64 *id, NullableDatum *context);
+extern void om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state,
+						   bool missing_ok, OmJobResult *result);
+
+/* ---- trigger_rows.c: what fired a trigger, and the jobs that its rows name ---- */
+
+typedef struct OmTrigger
+{
+	TriggerData *data;
+	const char *column; /* that holds the jobs */
+	AttrNumber attnum;
+	Oid type; /* of its ids */
+	bool is_array;
+	bool reads_new;			/* the row version: NEW, or OLD */
+	Tuplestorestate *table; /* the transition table; NULL in a row trigger */
+	int table_pointer;		/* our place in it */
+	TupleTableSlot *row;	/* the one that is looked at */
+	ErrorContextCallback callback;
+} OmTrigger;
+
+extern void om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs);
+extern bool om_trigger_next_row(OmTrigger *trigger);
+extern void om_trigger_add_row_jobs(OmTrigger *trigger, OmJobIds *ids);
+extern void om_trigger_jobs(OmTrigger *trigger, OmJobIds *ids);
+extern Oid om_trigger_jobs_table(const OmTrigger *trigger, int nargs);
+extern Datum om_trigger_return(const OmTrigger *trigger);
+
+/* ---- trigger_contexts.c: what callables get from a trigger ---- */
+
+typedef struct OmTriggerContexts
+{
+	const OmTrigger *trigger;
+	MemoryContext context; /* that lives until the end */
+	FmgrInfo to_jsonb;
+	StringInfoData memory; /* contexts that are stored, each after its size, */
+	BufFile *file;		   /* and those that are too many; NULL: none */
+} OmTriggerContexts;
+
+extern void om_trigger_contexts_begin(OmTriggerContexts *contexts, const OmTrigger *trigger);
+extern Datum om_trigger_context(OmTriggerContexts *contexts);
+extern int64 om_trigger_contexts_put(OmTriggerContexts *contexts);
+extern Datum om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position);
+extern void om_trigger_contexts_end(OmTriggerContexts *contexts);
 
 #endif /* OBAN_MANAGE_H */

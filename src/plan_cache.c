@@ -268,6 +268,7 @@ run_plan(KeptPlan *kept, const SPIExecuteOptions *options)
 uint64
 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback, void *state)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	KeptPlan *kept = fetch_plan(jobs, query);
 	int expected = kept->result_code;
 	int result;
@@ -293,6 +294,9 @@ om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callbac
 	}
 
 	result = run_plan(kept, &options);
+	/* SPI leaves its own behind, which lives as long as the call. */
+	MemoryContextSwitchTo(caller);
+	pfree(params);
 	if (result < 0)
 		elog(ERROR, "SPI_execute_plan_extended returned %s", SPI_result_code_string(result));
 	if (result != expected)

@@ -8,7 +8,8 @@
  * state is tested on the row that is locked: when a worker changed it while we
  * waited for it, PostgreSQL tests the WHERE of the very row again on its newest
  * version, but it does not run again any subquery or join that took no lock.
- * So no statement here has one.
+ * So no statement here has one.  Where each job gets values of its own
+ * (OM_WRITE_EACH), they are looked up in arrays beside the ids.
  *
  * "id = ANY ($1)" stands in the locking and in the writing statement, for a
  * join with the locked ids would fetch the whole of a table on another server;
@@ -96,28 +97,74 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 
 /*
  * The columns of oban_job, in its order, from those of either Oban's table.
- * The last, prefix, is the table's schema.
+ */
+/* clang-format off */
+static const char *const job_columns[OM_JOB_N_COLUMNS] = {
+	"j.id::pg_catalog.int8",
+	"j.state::pg_catalog.text",
+	"j.queue::pg_catalog.text",
+	"j.worker::pg_catalog.text",
+	"j.attempt::pg_catalog.int4",
+	"j.max_attempts::pg_catalog.int4",
+	"j.priority::pg_catalog.int4",
+	"j.args",
+	"COALESCE(j.meta, '{}')",
+	"COALESCE(j.tags::pg_catalog.text[], '{}')",
+	"j.errors",
+	"j.attempted_by::pg_catalog.text[]",
+	"pg_catalog.timezone('UTC', j.inserted_at)",
+	"pg_catalog.timezone('UTC', j.scheduled_at)",
+	"pg_catalog.timezone('UTC', j.attempted_at)",
+	"pg_catalog.timezone('UTC', j.completed_at)",
+	"pg_catalog.timezone('UTC', j.cancelled_at)",
+	"pg_catalog.timezone('UTC', j.discarded_at)",
+	NULL, /* the table's schema */
+};
+/* clang-format on */
+
+/*
+ * List the columns of oban_job, each after its name where they are to be the
+ * keys of a JSON object.
  */
 static void
-append_job_columns(StringInfo sql, const OmTableShape *shape)
+append_job_columns(StringInfo sql, const OmTableShape *shape, bool named)
 {
-	appendStringInfo(sql,
-					 "j.id::pg_catalog.int8, j.state::pg_catalog.text, j.queue::pg_catalog.text,"
-					 " j.worker::pg_catalog.text, j.attempt::pg_catalog.int4,"
-					 " j.max_attempts::pg_catalog.int4, j.priority::pg_catalog.int4, j.args,"
-					 " COALESCE(j.meta, '{}'),"
-					 " COALESCE(j.tags::pg_catalog.text[], '{}'),"
-					 " %s,"
-					 " j.attempted_by::pg_catalog.text[],"
-					 " pg_catalog.timezone('UTC', j.inserted_at),"
-					 " pg_catalog.timezone('UTC', j.scheduled_at),"
-					 " pg_catalog.timezone('UTC', j.attempted_at),"
-					 " pg_catalog.timezone('UTC', j.completed_at),"
-					 " pg_catalog.timezone('UTC', j.cancelled_at),"
-					 " pg_catalog.timezone('UTC', j.discarded_at),"
-					 " %s::pg_catalog.text",
-					 shape->errors_is_array ? "pg_catalog.to_jsonb(j.errors)" : "j.errors",
-					 quote_literal_cstr(shape->schema));
+	for (int i = 0; i < OM_JOB_N_COLUMNS; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(sql, ", ");
+		if (named)
+			appendStringInfo(sql, "'%s', ", om_job_columns[i].name);
+
+		if (i + 1 == OM_JOB_ERRORS && shape->errors_is_array)
+			appendStringInfo(sql, "pg_catalog.to_jsonb(%s)", job_columns[i]);
+		else if (i + 1 == OM_JOB_PREFIX)
+			appendStringInfo(sql, "%s::pg_catalog.text", quote_literal_cstr(shape->schema));
+		else
+			appendStringInfoString(sql, job_columns[i]);
+	}
+}
+
+/*
+ * The job as a callable takes it: jsonb, the table's row type, or oban_job.
+ */
+static void
+append_argument(StringInfo sql, const OmTableShape *shape, Oid type)
+{
+	if (type == JSONBOID)
+	{
+		appendStringInfoString(sql, "pg_catalog.jsonb_build_object(");
+		append_job_columns(sql, shape, true);
+		appendStringInfoChar(sql, ')');
+	}
+	else if (type == shape->row_type)
+		appendStringInfo(sql, "(j.*)::%s", shape->name);
+	else
+	{
+		appendStringInfoString(sql, "ROW(");
+		append_job_columns(sql, shape, false);
+		appendStringInfo(sql, ")::%s", format_type_be_qualified(type));
+	}
 }
 
 /*
@@ -131,32 +178,54 @@ column_param(OmColumnSet columns, OmChangeKey column)
 }
 
 /*
+ * The new value of a column; NULL for the jobs of OM_WRITE_EACH that keep
+ * theirs.
+ *
+ * There each job's value stands in an array where its id stands in $1, which is
+ * sorted: so width_bucket finds it, and no join is needed that could be planned
+ * badly.  There is no array of arrays of tags: each comes as an array's text.
+ */
+static char *
+new_value(OmQuery query, OmChangeKey column)
+{
+	int param = column_param(query.columns, column);
+
+	if (query.step != OM_WRITE_EACH)
+		return psprintf("$%d", param);
+	return psprintf("$%d[pg_catalog.width_bucket(" LOCKED_ID ", $1)]%s", param,
+					column == OM_TAGS ? "::pg_catalog.text[]" : "");
+}
+
+/*
  * Assign the columns that were named, and no others: what someone else wrote to
  * another column stays.  A new schedule moves a job between available and
  * scheduled, because workers fetch by state alone.
  */
 static void
-append_update_assignments(StringInfo sql, OmColumnSet columns)
+append_update_assignments(StringInfo sql, OmQuery query)
 {
 	const char *separator = "";
 
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
 	{
-		if ((columns & OM_COLUMN_BIT(column)) == 0)
+		const char *name = om_change_keys[column].name;
+
+		if ((query.columns & OM_COLUMN_BIT(column)) == 0)
 			continue;
-		appendStringInfo(sql, "%s%s = $%d", separator, om_change_keys[column].name,
-						 column_param(columns, column));
+		appendStringInfo(sql,
+						 query.step == OM_WRITE_EACH ? "%s%s = COALESCE(%s, j.%s)" : "%s%s = %s",
+						 separator, name, new_value(query, column), name);
 		separator = ", ";
 	}
 
-	if (columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
+	if (query.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
 	{
-		int param = column_param(columns, OM_SCHEDULED_AT);
+		char *time = new_value(query, OM_SCHEDULED_AT);
 
 		appendStringInfoString(sql, ", state = CASE WHEN " STATE_IS("available"));
-		appendStringInfo(sql, " AND $%d OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'", param);
+		appendStringInfo(sql, " AND %s OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'", time);
 		appendStringInfoString(sql, " WHEN " STATE_IS("scheduled"));
-		appendStringInfo(sql, " AND $%d OPERATOR(pg_catalog.<=) " NOW " THEN 'available'", param);
+		appendStringInfo(sql, " AND %s OPERATOR(pg_catalog.<=) " NOW " THEN 'available'", time);
 		appendStringInfoString(sql, " ELSE j.state END");
 	}
 }
@@ -180,7 +249,7 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	{
 		appendStringInfo(sql, "UPDATE %s AS j SET %s", shape->name, verb->assignments);
 		if (query.verb == OM_UPDATE)
-			append_update_assignments(sql, query.columns);
+			append_update_assignments(sql, query);
 	}
 
 	appendStringInfo(sql, " WHERE %s", one ? ID_IS : ID_IS_ANY);
@@ -197,7 +266,7 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	if (query.verb == OM_UPDATE)
 	{
 		appendStringInfoString(sql, " RETURNING ");
-		append_job_columns(sql, shape);
+		append_job_columns(sql, shape, false);
 		return SPI_OK_UPDATE_RETURNING;
 	}
 	if (returns == NULL)
@@ -207,7 +276,7 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 }
 
 /*
- * SELECT id, noted FROM name AS j
+ * SELECT id, noted[, argument] FROM name AS j
  * WHERE id = ANY ($1) AND condition ORDER BY id FOR ...
  *
  * Rows are locked above the sort, so in the order of their ids.
@@ -220,6 +289,11 @@ append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	appendStringInfoString(sql, "SELECT " LOCKED_ID);
 	if (verb->noted != NULL)
 		appendStringInfo(sql, ", %s", verb->noted);
+	if (OidIsValid(query.argument_type))
+	{
+		appendStringInfoString(sql, ", ");
+		append_argument(sql, shape, query.argument_type);
+	}
 	appendStringInfo(sql, " FROM %s AS j WHERE " ID_IS_ANY, shape->name);
 	if (verb->condition != NULL)
 		appendStringInfo(sql, " AND %s", verb->condition);
@@ -252,13 +326,14 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			break;
 
 		case OM_WRITE:
+		case OM_WRITE_EACH:
 			statement->result_code = append_write(&sql, query, shape);
 			break;
 
 		case OM_GET_ONE:
 		case OM_GET:
 			appendStringInfoString(&sql, "SELECT ");
-			append_job_columns(&sql, shape);
+			append_job_columns(&sql, shape, false);
 			if (query.step == OM_GET_ONE)
 			{
 				statement->param_types[0] = INT8OID;
@@ -278,7 +353,9 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
 	{
 		if (query.columns & OM_COLUMN_BIT(column))
-			statement->param_types[statement->nparams++] = om_change_keys[column].type;
+			statement->param_types[statement->nparams++] = query.step == OM_WRITE_EACH
+															   ? om_change_keys[column].array_type
+															   : om_change_keys[column].type;
 	}
 	statement->text = sql.data;
 }

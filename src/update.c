@@ -1,6 +1,7 @@
 /*
  * update.c
- *		Updating jobs: the same checked changes to each of them.
+ *		Updating jobs: the same checked changes to each of them, and the steps that
+ *		an update by a callable (update_with.c) takes as well.
  *
  * All of the jobs named are updated, or none.  One job takes one UPDATE where
  * that is enough; otherwise the jobs are locked in id order, looked at, and
@@ -15,52 +16,51 @@
 /* How many job ids an error names */
 #define NAMED_JOBS 10
 
-/* A call over a set of jobs, or one */
-typedef struct UpdateCall
+/*
+ * Begin an update, in the current memory context, whose steps are over so many
+ * jobs at most.  The caller has connected to SPI.
+ */
+void
+om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok, OmJobResult *result)
 {
-	Oid jobs;
-	const OmChanges *changes;
-	OmJobIds *ids;		/* distinct, in order */
-	bool *done;			/* for each of them: has the running step done it? */
-	OmJobIds scheduled; /* those that were scheduled and are due now */
-	OmJobResult *result;
-	OmSignals signals;
-} UpdateCall;
-
-static bool
-names_column(const OmChanges *changes, OmChangeKey column)
-{
-	return (changes->columns & OM_COLUMN_BIT(column)) != 0;
+	memset(update, 0, sizeof(*update));
+	update->jobs = jobs;
+	update->missing_ok = missing_ok;
+	update->result = result;
+	update->done = palloc0(capacity);
+	om_job_ids_init(&update->due, 0);
+	om_signals_init(&update->signals, jobs);
 }
 
 /*
- * A trigger may have given the row another id, which is none of ours.
+ * Mark a job as done in the running step.  A trigger may have given the row
+ * another id, which is none of ours.
  */
-static void
-mark_done(UpdateCall *call, int64 id)
+void
+om_update_mark_done(OmUpdate *update, int64 id)
 {
-	int i = om_job_ids_find(call->ids, id);
+	int i = om_job_ids_find(update->ids, id);
 
 	if (i >= 0)
-		call->done[i] = true;
+		update->done[i] = true;
 }
 
 /*
- * List the jobs of the call that are done, or those that are not, the first of
+ * List the jobs of the step that are done, or those that are not, the first of
  * them in full, for a message.  Returns how many there are.
  */
 static int
-list_jobs(const UpdateCall *call, bool done, StringInfo list)
+list_jobs(const OmUpdate *update, bool done, StringInfo list)
 {
 	int count = 0;
 
-	for (int i = 0; i < call->ids->count; i++)
+	for (int i = 0; i < update->ids->count; i++)
 	{
-		if (call->done[i] != done)
+		if (update->done[i] != done)
 			continue;
 		if (count < NAMED_JOBS)
 			appendStringInfo(list, "%s" INT64_FORMAT, count > 0 ? ", " : "",
-							 om_job_ids_data(call->ids)[i]);
+							 om_job_ids_data(update->ids)[i]);
 		count++;
 	}
 	if (count > NAMED_JOBS)
@@ -76,10 +76,10 @@ list_jobs(const UpdateCall *call, bool done, StringInfo list)
  * This is called for notices and log messages too, where walking the jobs for
  * each of many would not do.
  */
-static void
-update_error_callback(void *arg)
+void
+om_update_error_callback(void *arg)
 {
-	const UpdateCall *call = arg;
+	const OmUpdate *update = arg;
 	StringInfoData list;
 	int count;
 
@@ -88,42 +88,69 @@ update_error_callback(void *arg)
 		return;
 
 	initStringInfo(&list);
-	count = list_jobs(call, false, &list);
+	count = list_jobs(update, false, &list);
 	if (count == 0)
-		count = list_jobs(call, true, &list);
+		count = list_jobs(update, true, &list);
 	errcontext("update of %s %s", count == 1 ? "job" : "jobs", list.data);
 }
 
 /*
- * Raise an error that names the jobs that do not exist, if there are any.
+ * Where jobs of the step do not exist, leave the others in the list, or raise
+ * an error that names them if all must exist.
  */
 static void
-check_all_exist(const UpdateCall *call)
+drop_missing(OmUpdate *update)
 {
+	int64 *ids = om_job_ids_data(update->ids);
+	int found = 0;
 	StringInfoData list;
-	int count;
+	int missing;
+
+	if (update->missing_ok)
+	{
+		for (int i = 0; i < update->ids->count; i++)
+		{
+			if (update->done[i])
+				ids[found++] = ids[i];
+		}
+		update->ids->count = found;
+		return;
+	}
 
 	initStringInfo(&list);
-	count = list_jobs(call, false, &list);
-	if (count > 0)
+	missing = list_jobs(update, false, &list);
+	if (missing > 0)
 		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND),
 						errmsg_plural("job %s does not exist in schema \"%s\"",
-									  "jobs %s do not exist in schema \"%s\"", count, list.data,
-									  get_namespace_name_or_temp(get_rel_namespace(call->jobs))),
+									  "jobs %s do not exist in schema \"%s\"", missing, list.data,
+									  get_namespace_name_or_temp(get_rel_namespace(update->jobs))),
 						errdetail("None of the jobs was updated.")));
+	pfree(list.data);
 }
 
-static void
-note_locked(TupleTableSlot *row, void *state)
+/*
+ * Lock the jobs of the update, and hand each to the callback, which marks it as
+ * done.
+ */
+void
+om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback, void *state)
 {
-	UpdateCall *call = state;
-	bool isnull;
-	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+	om_update_step(update, (OmQuery){.step = OM_LOCK, .argument_type = argument_type}, NULL,
+				   callback, state);
+	drop_missing(update);
+}
 
-	if (names_column(call->changes, OM_MAX_ATTEMPTS))
+/*
+ * Look at a job that is locked: may the changes be made to it, and will it
+ * become available, so that its queue must be woken?
+ */
+void
+om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id, int32 attempt,
+					  bool scheduled)
+{
+	if (changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
 	{
-		int32 attempt = DatumGetInt32(slot_getattr(row, OM_LOCK_ATTEMPT, &isnull));
-		int32 max_attempts = DatumGetInt32(call->changes->values[OM_MAX_ATTEMPTS]);
+		int32 max_attempts = DatumGetInt32(changes->values[OM_MAX_ATTEMPTS]);
 
 		if (attempt > max_attempts)
 			ereport(ERROR,
@@ -134,123 +161,152 @@ note_locked(TupleTableSlot *row, void *state)
 					 errhint("Give at least as many.")));
 	}
 
-	mark_done(call, id);
-	if (om_changes_make_due(call->changes) &&
-		DatumGetBool(slot_getattr(row, OM_LOCK_SCHEDULED, &isnull)))
-		om_job_ids_add(&call->scheduled, id);
+	if (scheduled && om_changes_make_due(changes))
+		om_job_ids_add(&update->due, id);
+}
+
+static void
+note_locked(TupleTableSlot *row, void *state)
+{
+	OmUpdate *update = state;
+	bool isnull;
+	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+
+	om_update_look_at_job(update, update->changes, id,
+						  DatumGetInt32(slot_getattr(row, OM_LOCK_ATTEMPT, &isnull)),
+						  DatumGetBool(slot_getattr(row, OM_LOCK_SCHEDULED, &isnull)));
+	om_update_mark_done(update, id);
 }
 
 /*
  * Take a job into the result, and wake its queue if the update made it
- * available.
+ * available.  An OmRowCallback, whose state begins with an OmUpdate.
  */
-static void
-put_job(TupleTableSlot *row, void *state)
+void
+om_update_put_job(TupleTableSlot *row, void *state)
 {
-	UpdateCall *call = state;
+	OmUpdate *update = state;
 	bool isnull;
 	int64 id = DatumGetInt64(slot_getattr(row, OM_JOB_ID, &isnull));
 
-	mark_done(call, id);
-	om_job_result_put(call->result, row);
-	if (om_job_ids_find(&call->scheduled, id) >= 0)
-		om_signal_wake(&call->signals, row, OM_JOB_QUEUE);
+	om_update_mark_done(update, id);
+	if (update->result != NULL)
+		om_job_result_put(update->result, row);
+	if (om_job_ids_find(&update->due, id) >= 0)
+		om_signal_wake(&update->signals, row, OM_JOB_QUEUE);
 }
 
 /*
- * Run a statement over the jobs of the call.
+ * Run a statement over the ids of the update, which are its first parameter;
+ * the values of the query's columns follow.
+ */
+uint64
+om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallback callback,
+			   void *state)
+{
+	Datum params[OM_MAX_PARAMS];
+
+	query.verb = OM_UPDATE;
+	params[0] = query.step == OM_WRITE_ONE ? Int64GetDatum(om_job_ids_data(update->ids)[0])
+										   : om_job_ids_array(update->ids);
+	if (values != NULL)
+		memcpy(&params[1], values, pg_popcount32(query.columns) * sizeof(Datum));
+
+	memset(update->done, false, update->ids->count);
+	return om_query_run(update->jobs, query, params, callback, state);
+}
+
+/*
+ * Write the same changes to the jobs of the update.  Returns how many were
+ * written.
  */
 static uint64
-run_step(UpdateCall *call, OmStep step, OmRowCallback callback)
+write_same(OmUpdate *update, OmStep step)
 {
-	OmQuery query = {.step = step, .verb = OM_UPDATE};
-	Datum params[OM_MAX_PARAMS];
-	int nparams = 0;
+	const OmChanges *changes = update->changes;
+	Datum values[OM_N_UPDATE_COLUMNS];
+	int nvalues = 0;
 
-	if (step == OM_WRITE_ONE)
-		params[nparams++] = Int64GetDatum(om_job_ids_data(call->ids)[0]);
-	else
-		params[nparams++] = om_job_ids_array(call->ids);
-
-	if (step == OM_WRITE_ONE || step == OM_WRITE)
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
 	{
-		query.columns = call->changes->columns;
-		for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
-		{
-			if (names_column(call->changes, column))
-				params[nparams++] = call->changes->values[column];
-		}
+		if (changes->columns & OM_COLUMN_BIT(column))
+			values[nvalues++] = changes->values[column];
 	}
-
-	memset(call->done, false, call->ids->count);
-	return om_query_run(call->jobs, query, params, callback, call);
+	return om_update_step(update, (OmQuery){.step = step, .columns = changes->columns}, values,
+						  om_update_put_job, update);
 }
 
 /*
- * Update all of the jobs of the call, or raise an error.  Empty changes write
- * nothing, so they lock nothing either.
+ * Make the same changes to the jobs of the update, or raise an error.
+ *
+ * The state before of a single job matters only where it may become available
+ * and its queue be woken, and where nothing was updated and why must be found
+ * out.  Empty changes write nothing, so they lock nothing either.
  */
-static void
-update_jobs(UpdateCall *call)
+void
+om_update_same(OmUpdate *update)
 {
-	bool writes = (call->changes->columns != 0);
+	bool writes = (update->changes->columns != 0);
 
-	if (writes)
-		run_step(call, OM_LOCK, note_locked);
-	else
-		run_step(call, OM_GET, put_job);
-	check_all_exist(call);
-	if (writes)
-		run_step(call, OM_WRITE, put_job);
-}
-
-/*
- * Update the only job of the call.  Its state before matters only where it may
- * become available and its queue be woken; and when nothing was updated, why
- * must be found out.
- */
-static void
-update_job(UpdateCall *call)
-{
-	if (call->changes->columns != 0 && !om_changes_make_due(call->changes) &&
-		run_step(call, OM_WRITE_ONE, put_job) > 0)
+	if (writes && update->ids->count == 1 && !om_changes_make_due(update->changes) &&
+		write_same(update, OM_WRITE_ONE) > 0)
 		return;
-	update_jobs(call);
+
+	if (writes)
+	{
+		update->due.count = 0;
+		om_update_lock(update, InvalidOid, note_locked, update);
+		write_same(update, OM_WRITE);
+	}
+	else
+	{
+		om_update_step(update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, update);
+		drop_missing(update);
+	}
 }
 
 /*
- * What the SQL entry points have in common: check the changes, update the jobs,
- * return them.
+ * Update the jobs, whose ids are distinct and in order, and put them into the
+ * result, which may be NULL.  NULL changes stand for SQL NULL; they are checked
+ * even when there is no job.
  */
-static Datum
-update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids, int changes_argno,
-				  void (*update)(UpdateCall *call))
+void
+om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *json, bool missing_ok, OmJobResult *result)
 {
 	OmChanges changes;
-	OmJobResult result;
-	UpdateCall call = {.jobs = jobs, .changes = &changes, .ids = ids, .result = &result};
+	OmUpdate update;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
-		.callback = update_error_callback,
-		.arg = &call,
+		.callback = om_update_error_callback,
+		.arg = &update,
 	};
 
-	om_changes_check(&changes,
-					 PG_ARGISNULL(changes_argno) ? NULL : PG_GETARG_JSONB_P(changes_argno), jobs);
-	om_job_result_init(&result, fcinfo);
+	om_changes_check(&changes, json, jobs);
 	if (ids->count == 0)
-		return om_job_result_return(&result, fcinfo);
+		return;
 
-	call.done = palloc0(ids->count);
-	om_job_ids_init(&call.scheduled, 0);
-
-	error_context_stack = &callback;
 	SPI_connect();
-	om_signals_init(&call.signals, jobs);
-	update(&call);
-	SPI_finish();
+	om_update_init(&update, jobs, ids->count, missing_ok, result);
+	update.ids = ids;
+	update.changes = &changes;
+	error_context_stack = &callback;
+	om_update_same(&update);
 	error_context_stack = callback.previous;
+	SPI_finish();
+}
 
+/*
+ * What the SQL entry points have in common: the changes are the argument after
+ * the job.
+ */
+static Datum
+update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
+{
+	Jsonb *changes = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
+	OmJobResult result;
+
+	om_job_result_init(&result, fcinfo);
+	om_update_jobs(jobs, ids, changes, false, &result);
 	return om_job_result_return(&result, fcinfo);
 }
 
@@ -273,37 +329,26 @@ PG_FUNCTION_INFO_V1(oban_update_jobs);
 Datum
 oban_update_job_by_id(PG_FUNCTION_ARGS)
 {
-	Oid jobs = om_jobs_table_argument(fcinfo, 2, RowExclusiveLock);
 	OmJobIds ids;
+	Oid jobs = om_id_argument(fcinfo, 2, &ids);
 
-	om_job_ids_init(&ids, 1);
-	if (!PG_ARGISNULL(0))
-		om_job_ids_add(&ids, PG_GETARG_INT64(0));
-	return update_and_return(fcinfo, jobs, &ids, 1, update_job);
+	return update_and_return(fcinfo, jobs, &ids);
 }
 
 Datum
 oban_update_job_by_record(PG_FUNCTION_ARGS)
 {
 	OmJobIds ids;
-	Oid jobs;
-	int64 id;
+	Oid jobs = om_record_argument(fcinfo, &ids);
 
-	om_job_ids_init(&ids, 1);
-	if (om_job_argument(fcinfo, 0, RowExclusiveLock, &jobs, &id))
-		om_job_ids_add(&ids, id);
-	return update_and_return(fcinfo, jobs, &ids, 1, update_job);
+	return update_and_return(fcinfo, jobs, &ids);
 }
 
 Datum
 oban_update_jobs(PG_FUNCTION_ARGS)
 {
-	Oid jobs = om_jobs_table_argument(fcinfo, 2, RowExclusiveLock);
 	OmJobIds ids;
+	Oid jobs = om_ids_argument(fcinfo, 2, &ids);
 
-	if (PG_ARGISNULL(0))
-		om_job_ids_init(&ids, 0);
-	else
-		om_job_ids_distinct(&ids, PG_GETARG_ARRAYTYPE_P(0));
-	return update_and_return(fcinfo, jobs, &ids, 1, update_jobs);
+	return update_and_return(fcinfo, jobs, &ids);
 }

@@ -183,6 +183,108 @@ async function update(client) {
   same(nowhere, "3F000", "cancel: a missing schema gives 3F000");
 }
 
+async function callables(client) {
+  await client.query(`
+    CREATE FUNCTION merge(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql AS
+      $$ SELECT jsonb_build_object('meta', job.meta || coalesce(context, '{}'),
+                                   'tags', job.tags || 'seen'::text) $$;
+    CREATE FUNCTION twin(job oban_job) RETURNS jsonb LANGUAGE sql AS
+      $$ SELECT '{"queue": "oban_job"}'::jsonb $$;
+    CREATE FUNCTION twin(job jsonb) RETURNS jsonb LANGUAGE sql AS
+      $$ SELECT '{"queue": "jsonb"}'::jsonb $$;
+    CREATE FUNCTION complain(job oban_job, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+    BEGIN
+      IF job.id = (context ->> 'about')::bigint THEN
+        RAISE 'job % will not do', job.id USING ERRCODE = 'UE001';
+      END IF;
+      RETURN '{"priority": 9}';
+    END $$;
+  `);
+  const [first, second, third] = await makeJobs(client, "available", "scheduled", "executing");
+
+  // The id needs its cast, the callable's name and the context none.
+  let query = "SELECT * FROM oban_update_job_with($1::bigint, $2, $3)";
+  const { rows } = await client.query(query, [first, "merge", { batch: 7 }]);
+  same(rows[0].id, first, "callable: the job comes back");
+  same(rows[0].meta, { batch: 7 }, "callable: with what the context brought");
+  same(rows[0].tags, ["seen"], "callable: and what the job had");
+
+  query = "SELECT oban_update_job_with($1, $2, $3)";
+  const untyped = await sqlstate(client, query, [first, "merge", {}]);
+  same(untyped, "42725", "callable: an id without a cast is ambiguous");
+  query = "SELECT (oban_update_job_with($1::bigint, $2)).queue";
+  const twins = await sqlstate(client, query, [first, "twin"]);
+  same(twins, "42725", "callable: a name of two functions is ambiguous");
+  const signature = await sqlstate(client, query, [first, "twin(jsonb)"]);
+  same(signature, "42883", "callable: regproc takes no signature");
+  query = "SELECT (oban_update_job_with($1::bigint, $2::regprocedure)).queue";
+  const chosen = await value(client, query, [first, "twin(jsonb)"]);
+  same(chosen, "jsonb", "callable: a signature needs a cast to regprocedure");
+
+  // What has the type text needs a cast.
+  query = "SELECT (oban_update_job_with($1::bigint, $2::text, $3)).tags";
+  const text = await sqlstate(client, query, [first, "merge", {}]);
+  same(text, "42883", "callable: text is no regproc");
+  query = "SELECT (oban_update_job_with($1::bigint, $2::text::regproc, $3)).tags";
+  const cast = await value(client, query, [first, "merge", {}]);
+  same(cast, ["seen"], "callable: text with a cast to regproc");
+
+  query = "SELECT id, meta FROM oban_update_many_jobs_with($1, $2, $3)";
+  const many = await client.query(query, [[third, first, third], "merge", { b: [1] }]);
+  same(
+    many.rows,
+    [
+      { id: first, meta: { b: [1], batch: 7 } },
+      { id: third, meta: { b: [1] } },
+    ],
+    "callable, many jobs: no cast needed, a row a job, in id order",
+  );
+  const none = await client.query(query, [[second], "merge", null]);
+  same(none.rows, [{ id: second, meta: {} }], "callable, many jobs: null for the context");
+  const empty = await client.query(query, [[], "merge", null]);
+  same(empty.rows, [], "callable, many jobs: an empty array");
+
+  // Twenty times prepared, on a callable that sees what it did before.
+  const expected = {};
+  let meta = null;
+  for (let n = 0; n < 20; n += 1) {
+    expected[n] = n;
+    const result = await client.query({
+      name: "merge",
+      text: "SELECT (oban_update_job_with($1::bigint, $2, $3)).meta",
+      values: [second, "merge", { [n]: n }],
+    });
+    meta = result.rows[0].meta;
+  }
+  same(meta, expected, "callable: prepared, twenty times");
+
+  query = "SELECT id FROM oban_update_many_jobs_with($1, $2, $3)";
+  let error = {};
+  try {
+    await client.query(query, [[first, second], "complain", { about: second }]);
+  } catch (caught) {
+    error = caught;
+  }
+  same(error.code, "UE001", "callable: its error has its own SQLSTATE");
+  same(error.message, `job ${second} will not do`, "callable: and its own message");
+  const [, named] = /complain\(.*\) for job (\d+)/.exec(error.where) ?? [];
+  same(named, second, "callable: the error says where, with callable and job");
+  const priority = await value(client, "SELECT (oban_get_job($1)).priority", [first]);
+  same(priority, 0, "callable: nothing was changed");
+
+  for (const [name, code] of [
+    ["nowhere", "42883"],
+    [null, "22004"],
+    ["every", "42809"],
+    ["now", "42804"],
+  ]) {
+    const got = await sqlstate(client, query, [[first], name, null]);
+    same(got, code, `callable: ${name} gives ${code}`);
+  }
+  const missing = await sqlstate(client, query, [[first, 0], "merge", {}]);
+  same(missing, "P0002", "callable: a missing job gives P0002");
+}
+
 async function transactions(client, listener) {
   const [id] = await makeJobs(client, "executing");
   const heard = [];
@@ -225,6 +327,7 @@ await listener.connect();
 try {
   await cancelRetryDelete(client);
   await update(client);
+  await callables(client);
   await transactions(client, listener);
   await client.query(`DROP SCHEMA ${schema} CASCADE`);
 } finally {

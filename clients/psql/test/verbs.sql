@@ -81,6 +81,60 @@ SELECT oban_update_job(ARRAY[28, 1000], '{"priority": 3}');
 SELECT pg_temp.same(:'SQLSTATE', 'P0002', 'update: a missing job gives P0002');
 SELECT pg_temp.same((oban_get_job(28)).priority::text, '1', 'update: and changes nothing');
 
+-- Update with a callable.
+CREATE FUNCTION merge(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT jsonb_build_object('meta', job.meta || context, 'tags', job.tags || 'seen'::text)
+$$;
+CREATE FUNCTION twin(job oban_job) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT '{"queue": "oban_job"}'::jsonb
+$$;
+CREATE FUNCTION twin(job jsonb) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT '{"queue": "jsonb"}'::jsonb
+$$;
+CREATE FUNCTION complain(job oban_job, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF job.id = (context ->> 'about')::bigint THEN
+		RAISE 'job % will not do', job.id USING ERRCODE = 'UE001';
+	END IF;
+	RETURN '{"priority": 9}';
+END $$;
+
+-- A callable's name needs no cast, as a literal or quoted.
+\set callable merge
+SELECT id, meta, tags FROM oban_update_job_with(28, 'merge', '{"batch": 7}') \gset job_
+SELECT pg_temp.same(:'job_id', '28', 'callable: the job comes back');
+SELECT pg_temp.same(:'job_meta', '{"batch": 7}', 'callable: with what the context brought');
+SELECT pg_temp.same(:'job_tags', '{a,b,seen}', 'callable: and what the job had');
+SELECT pg_temp.same(string_agg(id || ' ' || meta, ', '), '28 {"b": 1, "batch": 7}, 29 {"b": 1}',
+					'callable, many jobs: a row a job, in id order')
+	FROM oban_update_many_jobs_with('{29, 28, 29}', :'callable', '{"b": 1}');
+SELECT pg_temp.same(u.meta::text, '{"b": 2}', 'callable: a row of the table')
+	FROM oban_jobs j, oban_update_job_with(j, 'merge', '{"b": 2}') u WHERE j.id = 30;
+SELECT oban_update_job_with('28', 'merge', '{}');
+SELECT pg_temp.same(:'SQLSTATE', '42725', 'callable: a quoted id is ambiguous');
+SELECT oban_update_job_with(28, 'merge'::text, '{}');
+SELECT pg_temp.same(:'SQLSTATE', '42883', 'callable: text is no regproc');
+SELECT pg_temp.same((oban_update_job_with(28, 'merge'::text::regproc, '{}')).tags::text,
+					'{a,b,seen}', 'callable: text with a cast to regproc');
+SELECT oban_update_job_with(28, 'twin');
+SELECT pg_temp.same(:'SQLSTATE', '42725', 'callable: a name of two functions is ambiguous');
+SELECT pg_temp.same((oban_update_job_with(28, 'twin(jsonb)'::regprocedure)).queue, 'jsonb',
+					'callable: a signature with a cast to regprocedure');
+PREPARE with_callable AS SELECT meta FROM oban_update_job_with($1::bigint, $2, $3);
+EXECUTE with_callable (27, 'merge', '{"n": 1}') \gset
+EXECUTE with_callable (27, 'merge', '{"m": 2}') \gset
+SELECT pg_temp.same(:'meta', '{"m": 2, "n": 1}', 'callable, prepared: only the id needs a type');
+SELECT id FROM oban_update_many_jobs_with('{28, 29}', 'complain', '{"about": 29}');
+SELECT pg_temp.same(:'SQLSTATE', 'UE001', 'callable: its error has its own SQLSTATE');
+SELECT pg_temp.same(:'LAST_ERROR_MESSAGE', 'job 29 will not do', 'callable: and its own message');
+SELECT pg_temp.same((oban_get_job(28)).priority::text, '1', 'callable: nothing was changed');
+SELECT oban_update_job_with(28, 'nowhere');
+SELECT pg_temp.same(:'SQLSTATE', '42883', 'callable: a function that is not there gives 42883');
+SELECT oban_update_job_with(28, NULL);
+SELECT pg_temp.same(:'SQLSTATE', '22004', 'callable: NULL gives 22004');
+SELECT oban_update_many_jobs_with('{28, 1000}', 'merge', '{}');
+SELECT pg_temp.same(:'SQLSTATE', 'P0002', 'callable: a missing job gives P0002');
+
 -- Transactions, and what they tell; verbs.sh looks at the notifications.
 SELECT format('LISTEN %I', :'schema' || '.oban_' || name)
 	FROM unnest('{signal,insert}'::text[]) name

@@ -7,6 +7,7 @@ anew, with a jobs table of Oban for Python; psql must be on the PATH.
 
 import datetime
 import os
+import re
 import subprocess
 import sys
 import time
@@ -183,6 +184,88 @@ def update(connection):
     same(got, "3F000", "cancel: a missing schema gives 3F000")
 
 
+def callables(connection):
+    connection.execute(
+        """
+        CREATE FUNCTION merge(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql AS
+            $$ SELECT jsonb_build_object('meta', job.meta || coalesce(context, '{}'),
+                                         'tags', job.tags || 'seen'::text) $$;
+        CREATE FUNCTION twin(job oban_job) RETURNS jsonb LANGUAGE sql AS
+            $$ SELECT '{"queue": "oban_job"}'::jsonb $$;
+        CREATE FUNCTION twin(job jsonb) RETURNS jsonb LANGUAGE sql AS
+            $$ SELECT '{"queue": "jsonb"}'::jsonb $$;
+        CREATE FUNCTION complain(job oban_job, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+        BEGIN
+            IF job.id = (context ->> 'about')::bigint THEN
+                RAISE 'job % will not do', job.id USING ERRCODE = 'UE001';
+            END IF;
+            RETURN '{"priority": 9}';
+        END $$;
+        """
+    )
+    first, second, third = make_jobs(connection, "available", "scheduled", "executing")
+
+    # The callable's name: psycopg sends a str without a type, so that it becomes what is wanted.
+    query = "SELECT * FROM oban_update_job_with(%s, %s, %s)"
+    with connection.cursor(row_factory=dict_row) as cursor:
+        job = cursor.execute(query, (first, "merge", Jsonb({"batch": 7}))).fetchone()
+    same(job["id"], first, "callable: the job comes back")
+    same(job["meta"], {"batch": 7}, "callable: with what the context brought")
+    same(job["tags"], ["seen"], "callable: and what the job had")
+
+    query = "SELECT (oban_update_job_with(%s, %s)).queue"
+    got = sqlstate(connection, query, (first, "twin"))
+    same(got, "42725", "callable: a name of two functions is ambiguous")
+    got = sqlstate(connection, query, (first, "twin(jsonb)"))
+    same(got, "42883", "callable: regproc takes no signature")
+    query = "SELECT (oban_update_job_with(%s, %s::regprocedure)).queue"
+    got = value(connection, query, (first, "twin(jsonb)"))
+    same(got, "jsonb", "callable: a signature needs a cast to regprocedure")
+
+    # What has the type text needs a cast.
+    query = "SELECT (oban_update_job_with(%s, %s::text, %s)).priority"
+    got = sqlstate(connection, query, (first, "merge", Jsonb({})))
+    same(got, "42883", "callable: text is no regproc")
+    query = "SELECT (oban_update_job_with(%s, %s::text::regproc, %s)).tags"
+    got = value(connection, query, (first, "merge", Jsonb({})))
+    same(got, ["seen"], "callable: text with a cast to regproc")
+
+    query = "SELECT id, meta FROM oban_update_many_jobs_with(%s, %s, %s)"
+    got = connection.execute(query, ([third, first, third], "merge", Jsonb({"b": [1]}))).fetchall()
+    expected = [(first, {"b": [1], "batch": 7}), (third, {"b": [1]})]
+    same(got, expected, "callable, many jobs: a row a job, in id order")
+    got = connection.execute(query, ([second], "merge", None)).fetchall()
+    same(got, [(second, {})], "callable, many jobs: None for the context")
+    got = connection.execute(query, ([], "merge", None)).fetchall()
+    same(got, [], "callable, many jobs: an empty list")
+
+    # Twenty times prepared, on a callable that sees what it did before.
+    query = "SELECT (oban_update_job_with(%s, %s, %s)).meta"
+    for n in range(20):
+        got = value(connection, query, (second, "merge", Jsonb({str(n): n})), prepare=True)
+    same(got, {str(n): n for n in range(20)}, "callable: prepared, twenty times")
+
+    query = "SELECT id FROM oban_update_many_jobs_with(%s, %s, %s)"
+    try:
+        connection.execute(query, ([first, second], "complain", Jsonb({"about": second})))
+        error = None
+    except psycopg.Error as caught:
+        error = caught
+    same(getattr(error, "sqlstate", None), "UE001", "callable: its error has its own SQLSTATE")
+    message = error.diag.message_primary
+    same(message, f"job {second} will not do", "callable: and its own message")
+    found = re.search(r"complain\(.*\) for job (\d+)", error.diag.context)
+    same(found and found[1], str(second), "callable: the error's context names callable and job")
+    got = value(connection, "SELECT (oban_get_job(%s)).priority", (first,))
+    same(got, 0, "callable: nothing was changed")
+
+    for name, code in [("nowhere", "42883"), (None, "22004"), ("every", "42809"), ("now", "42804")]:
+        got = sqlstate(connection, query, ([first], name, None))
+        same(got, code, f"callable: {name} gives {code}")
+    got = sqlstate(connection, query, ([first, 0], "merge", Jsonb({})))
+    same(got, "P0002", "callable: a missing job gives P0002")
+
+
 def transactions(connection):
     (job_id,) = make_jobs(connection, "executing")
     with psycopg.connect(autocommit=True) as listener:
@@ -224,6 +307,7 @@ def main():
     with psycopg.connect(autocommit=True, options=options) as connection:
         cancel_retry_delete(connection)
         update(connection)
+        callables(connection)
         transactions(connection)
         connection.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
     print(f"1..{count}")

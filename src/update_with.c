@@ -1,0 +1,481 @@
+/*
+ * update_with.c
+ *		Updating jobs by a callable, which gets each job and returns its changes.
+ *
+ * The callable runs on the row as it is under our lock, so nothing that anyone
+ * else writes is lost.  Jobs are locked and read, and what the callable made of
+ * them is written, many at a time; what is held at any time is bounded, whatever
+ * the number of jobs.
+ *
+ * A callable is code like any other: it may write to the jobs itself.  The
+ * command counter tells when it, or a trigger of what we wrote, has written
+ * anything; then what was read ahead is read again, and once a callable has,
+ * each job is written at once.
+ */
+#include "oban_manage.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+/* How many jobs are locked and read ahead, or written, by one statement */
+#define BATCH_SIZE 1000
+
+/* What changes and contexts of a batch may take before they are written, in bytes */
+#define BATCH_MEMORY (8 * 1024 * 1024)
+
+typedef struct WithUpdate
+{
+	OmUpdate update; /* its ids are those of the running step */
+	OmCallable *callable;
+	int64 called_for; /* the job that the callable runs for */
+	bool calling;
+
+	/* The jobs to come, which are in batch_context with their contexts */
+	MemoryContext batch_context;
+	int64 *ids;
+	NullableDatum *contexts;
+	int nids;
+
+	/* Those of them that are locked and read, up to the batch's index locked_to */
+	int locked_to;
+	int read_ahead;	 /* how many to lock at a time */
+	bool job_by_job; /* the callable writes: read nothing ahead, write at once */
+	OmJobIds locked;
+	Tuplestorestate *rows; /* what OM_LOCK returned of them */
+	TupleTableSlot *row;
+	CommandId read_at;
+
+	OmJobChanges changes; /* to write */
+	OmJobIds unchanged;	  /* jobs that are asked for as they are */
+} WithUpdate;
+
+/*
+ * What the statements fail with is about jobs of the step, what the callable
+ * does about one.
+ */
+static void
+with_error_callback(void *arg)
+{
+	WithUpdate *with = arg;
+
+	if (with->calling)
+		errcontext("callable %s for job " INT64_FORMAT, with->callable->name, with->called_for);
+	else
+		om_update_error_callback(&with->update);
+}
+
+static void
+keep_row(TupleTableSlot *row, void *state)
+{
+	WithUpdate *with = state;
+	bool isnull;
+
+	om_update_mark_done(&with->update, DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull)));
+	tuplestore_puttupleslot(with->rows, row);
+}
+
+/*
+ * Lock and read jobs of the batch, from its index on.
+ */
+static void
+read_jobs(WithUpdate *with, int from)
+{
+	with->locked_to = Min(with->nids, from + with->read_ahead);
+	with->locked.count = 0;
+	for (int i = from; i < with->locked_to; i++)
+	{
+		if (i == from || with->ids[i] != with->ids[i - 1])
+			om_job_ids_add(&with->locked, with->ids[i]);
+	}
+
+	ExecClearTuple(with->row);
+	tuplestore_clear(with->rows);
+	with->update.ids = &with->locked;
+	om_update_lock(&with->update, with->callable->argument_type, keep_row, with);
+	with->read_at = GetCurrentCommandId(false);
+}
+
+/*
+ * Has anything been written since the jobs were read?
+ */
+static bool
+is_overtaken(const WithUpdate *with)
+{
+	return with->read_at != GetCurrentCommandId(false);
+}
+
+/*
+ * Move to the row of the job at the batch's index; false when there is none.
+ */
+static bool
+seek_row(WithUpdate *with, int i)
+{
+	bool isnull;
+
+	for (;;)
+	{
+		if (!TupIsNull(with->row))
+		{
+			int64 id = DatumGetInt64(slot_getattr(with->row, OM_LOCK_ID, &isnull));
+
+			if (id >= with->ids[i])
+				return id == with->ids[i];
+		}
+		if (!tuplestore_gettupleslot(with->rows, true, false, with->row))
+			return false;
+	}
+}
+
+/*
+ * Get the row of the job at the batch's index, as it is now.
+ */
+static bool
+get_row(WithUpdate *with, int i)
+{
+	bool overtaken = is_overtaken(with);
+
+	if (i < with->locked_to && !overtaken)
+		return seek_row(with, i);
+	if (with->job_by_job || i < with->locked_to)
+		with->read_ahead = 1;
+	else
+		with->read_ahead = Min(2 * with->read_ahead, BATCH_SIZE);
+	read_jobs(with, i);
+	return seek_row(with, i);
+}
+
+/*
+ * Write the changes that have been collected.
+ */
+static void
+write_changes(WithUpdate *with)
+{
+	Datum values[OM_N_UPDATE_COLUMNS];
+
+	if (with->changes.ids.count > 0)
+	{
+		om_job_changes_values(&with->changes, values);
+		with->update.ids = &with->changes.ids;
+		om_update_step(&with->update,
+					   (OmQuery){.step = OM_WRITE_EACH, .columns = with->changes.columns}, values,
+					   om_update_put_job, with);
+	}
+	if (with->unchanged.count > 0)
+	{
+		with->update.ids = &with->unchanged;
+		om_update_step(&with->update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, with);
+	}
+
+	om_job_changes_clear(&with->changes);
+	with->unchanged.count = 0;
+	with->update.due.count = 0;
+}
+
+/*
+ * A hash of the job as the callable gets it.
+ */
+static uint64
+hash_of(TupleTableSlot *row)
+{
+	bool isnull;
+	struct varlena *argument =
+		(struct varlena *) DatumGetPointer(slot_getattr(row, OM_LOCK_ARGUMENT, &isnull));
+
+	return DatumGetUInt64(
+		hash_any_extended((unsigned char *) VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument), 0));
+}
+
+static void
+mark_untouched(TupleTableSlot *row, void *state)
+{
+	WithUpdate *with = state;
+	bool isnull;
+	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+
+	if (hash_of(row) == with->changes.hashes[om_job_ids_find(&with->changes.ids, id)])
+		om_update_mark_done(&with->update, id);
+}
+
+/*
+ * Raise an error if a callable has written to earlier jobs whose own changes are
+ * collected: those would overwrite it.
+ */
+static void
+check_untouched(WithUpdate *with)
+{
+	if (with->changes.ids.count == 0)
+		return;
+	with->update.ids = &with->changes.ids;
+	om_update_step(&with->update,
+				   (OmQuery){.step = OM_LOCK, .argument_type = with->callable->argument_type}, NULL,
+				   mark_untouched, with);
+	for (int i = 0; i < with->changes.ids.count; i++)
+	{
+		if (!with->update.done[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+					 errmsg("job " INT64_FORMAT " was changed before its own changes were written",
+							om_job_ids_data(&with->changes.ids)[i]),
+					 errdetail("Changes are written for many jobs at once, when the callable has "
+							   "been called for each of them."),
+					 errhint("Let the callable return what is to change, or update one job at a "
+							 "time.")));
+	}
+}
+
+/*
+ * Write the changes of a job at once.  The callable may have changed the job as
+ * well, or deleted it.
+ */
+static void
+write_at_once(WithUpdate *with, int64 id, const OmChanges *changes)
+{
+	OmJobIds ids;
+
+	om_job_ids_init(&ids, 1);
+	om_job_ids_add(&ids, id);
+	with->update.ids = &ids;
+	with->update.changes = changes;
+	om_update_same(&with->update);
+	with->update.ids = &with->locked;
+}
+
+/*
+ * Call the callable for the job at the batch's index, whose row we are at, and
+ * check the changes that it returns.
+ */
+static void
+call_for_job(WithUpdate *with, int i)
+{
+	int64 id = with->ids[i];
+	OmChanges changes = {0};
+	Jsonb *json;
+	bool isnull;
+
+	with->called_for = id;
+	with->calling = true;
+	json = om_callable_call(with->callable, slot_getattr(with->row, OM_LOCK_ARGUMENT, &isnull),
+							with->contexts[i]);
+	/* A function in SQL leaves this to the next statement. */
+	CommandCounterIncrement();
+	if (json != NULL)
+		om_changes_check(&changes, json, with->update.jobs);
+
+	if (is_overtaken(with) && !with->job_by_job)
+	{
+		check_untouched(with);
+		write_changes(with);
+		with->job_by_job = true;
+	}
+	if (changes.columns == 0 && with->update.result == NULL)
+		; /* nothing to write, and nobody asks for the job */
+	else if (with->job_by_job)
+		write_at_once(with, id, &changes);
+	else if (changes.columns != 0)
+	{
+		om_update_look_at_job(&with->update, &changes, id,
+							  DatumGetInt32(slot_getattr(with->row, OM_LOCK_ATTEMPT, &isnull)),
+							  DatumGetBool(slot_getattr(with->row, OM_LOCK_SCHEDULED, &isnull)));
+		om_job_changes_add(&with->changes, id, &changes, hash_of(with->row));
+	}
+	else
+		om_job_ids_add(&with->unchanged, id);
+	with->calling = false;
+}
+
+/*
+ * Take the next jobs, as many as a batch may hold; false at the end.
+ */
+static bool
+next_batch(WithUpdate *with, OmNextJob next, void *state)
+{
+	MemoryContext caller;
+
+	MemoryContextReset(with->batch_context);
+	caller = MemoryContextSwitchTo(with->batch_context);
+	with->nids = 0;
+	with->locked_to = 0;
+	while (with->nids < BATCH_SIZE &&
+		   MemoryContextMemAllocated(with->batch_context, false) < BATCH_MEMORY)
+	{
+		NullableDatum context = {.isnull = true};
+
+		if (with->nids > 0)
+			context = with->contexts[with->nids - 1];
+		if (!next(state, &with->ids[with->nids], &context))
+			break;
+		with->contexts[with->nids++] = context;
+	}
+	MemoryContextSwitchTo(caller);
+	return with->nids > 0;
+}
+
+static void
+update_batch(WithUpdate *with, MemoryContext job_context)
+{
+	for (int i = 0; i < with->nids; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+
+		/* Two rows of a statement trigger may name the same job. */
+		if ((i > 0 && with->ids[i] == with->ids[i - 1]) ||
+			MemoryContextMemAllocated(with->changes.context, false) > BATCH_MEMORY)
+			write_changes(with);
+
+		if (get_row(with, i))
+		{
+			MemoryContext caller = MemoryContextSwitchTo(job_context);
+
+			call_for_job(with, i);
+			MemoryContextSwitchTo(caller);
+			MemoryContextReset(job_context);
+		}
+	}
+	write_changes(with);
+}
+
+/*
+ * The row that OM_LOCK returns for a callable
+ */
+static TupleDesc
+row_desc(const OmCallable *callable)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(OM_LOCK_ARGUMENT);
+
+	TupleDescInitEntry(desc, OM_LOCK_ID, "id", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, OM_LOCK_SCHEDULED, "scheduled", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, OM_LOCK_ATTEMPT, "attempt", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, OM_LOCK_ARGUMENT, "argument", callable->argument_type, -1, 0);
+	return desc;
+}
+
+/*
+ * Update jobs by a callable, and put them into the result, which may be NULL:
+ * then a job may come several times.
+ */
+void
+om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state, bool missing_ok,
+			   OmJobResult *result)
+{
+	WithUpdate with = {.callable = callable, .read_ahead = BATCH_SIZE};
+	MemoryContext job_context;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = with_error_callback,
+		.arg = &with,
+	};
+
+	SPI_connect();
+	om_update_init(&with.update, jobs, BATCH_SIZE, missing_ok, result);
+	with.ids = palloc(BATCH_SIZE * sizeof(int64));
+	with.contexts = palloc(BATCH_SIZE * sizeof(NullableDatum));
+	om_job_ids_init(&with.locked, BATCH_SIZE);
+	om_job_changes_init(&with.changes, BATCH_SIZE);
+	om_job_ids_init(&with.unchanged, 0);
+	with.update.ids = &with.locked;
+	with.row = MakeSingleTupleTableSlot(row_desc(callable), &TTSOpsMinimalTuple);
+	with.rows = tuplestore_begin_heap(false, false, work_mem);
+	with.batch_context =
+		AllocSetContextCreate(CurrentMemoryContext, "oban_manage batch", ALLOCSET_DEFAULT_SIZES);
+	job_context =
+		AllocSetContextCreate(CurrentMemoryContext, "oban_manage job", ALLOCSET_DEFAULT_SIZES);
+
+	error_context_stack = &callback;
+	while (next_batch(&with, next, state))
+		update_batch(&with, job_context);
+	error_context_stack = callback.previous;
+
+	ExecDropSingleTupleTableSlot(with.row);
+	tuplestore_end(with.rows);
+	SPI_finish();
+}
+
+/*
+ * The jobs of an OmJobList, one after the other.
+ */
+bool
+om_next_of_list(void *state, int64 *id, NullableDatum *context)
+{
+	OmJobList *list = state;
+
+	if (list->next == list->ids->count)
+		return false;
+	*id = om_job_ids_data(list->ids)[list->next++];
+	*context = list->context;
+	return true;
+}
+
+/*
+ * What the SQL entry points have in common: the callable and its context are
+ * the arguments after the job.
+ */
+static Datum
+update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
+{
+	OmJobList list = {.ids = ids, .context = fcinfo->args[2]};
+	OmJobResult result;
+	OmCallable *callable;
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("callable must not be null"),
+				 errhint("Pass the name of a function that takes the job and returns the "
+						 "changes as jsonb.")));
+	callable = om_callable_prepare(fcinfo, PG_GETARG_OID(1), jobs);
+
+	om_job_result_init(&result, fcinfo);
+	if (ids->count > 0)
+		om_update_with(jobs, callable, om_next_of_list, &list, false, &result);
+	return om_job_result_return(&result, fcinfo);
+}
+
+/*
+ * oban_update_job_with(job_id bigint, callable regproc, context jsonb, prefix text) -> oban_job
+ * oban_update_job_with(job record, callable regproc, context jsonb) -> oban_job
+ * oban_update_job_with(job_ids bigint[], callable regproc, context jsonb, prefix text),
+ * oban_update_many_jobs_with(job_ids bigint[], callable regproc, context jsonb, prefix text)
+ *		-> setof oban_job
+ *		Update each job with the changes that the callable returns for it, NULL
+ *		for none; returns the jobs, in id order.  A NULL job or array is nothing
+ *		to do, and NULL ids are passed over.
+ *
+ * Errors: a NULL callable (22004); those of om_callable_prepare,
+ * om_jobs_table_by_prefix and om_job_argument; a job does not exist, or its
+ * callable deleted it (P0002); those of om_changes_check for what the callable
+ * returns; fewer max_attempts than the attempts already made (22023); and what
+ * the callable and the table themselves raise.
+ */
+PG_FUNCTION_INFO_V1(oban_update_job_with_by_id);
+PG_FUNCTION_INFO_V1(oban_update_job_with_by_record);
+PG_FUNCTION_INFO_V1(oban_update_jobs_with);
+
+Datum
+oban_update_job_with_by_id(PG_FUNCTION_ARGS)
+{
+	OmJobIds ids;
+	Oid jobs = om_id_argument(fcinfo, 3, &ids);
+
+	return update_and_return(fcinfo, jobs, &ids);
+}
+
+Datum
+oban_update_job_with_by_record(PG_FUNCTION_ARGS)
+{
+	OmJobIds ids;
+	Oid jobs = om_record_argument(fcinfo, &ids);
+
+	return update_and_return(fcinfo, jobs, &ids);
+}
+
+Datum
+oban_update_jobs_with(PG_FUNCTION_ARGS)
+{
+	OmJobIds ids;
+	Oid jobs = om_ids_argument(fcinfo, 3, &ids);
+
+	return update_and_return(fcinfo, jobs, &ids);
+}
