@@ -554,5 +554,21 @@ CALL tools.fill(3, 'py');
 SELECT code, tools.locked('py')
 FROM tools.try('SELECT oban_update_many_jobs_with(''{1,2,3}'', ''tools.raises'', NULL, ''py'')');
 
+-- What fails as the changes of earlier jobs are written, because a later callable writes, is about
+-- those jobs, not about the one that it is called for.
+CALL tools.fill(3, 'ex14');
+CREATE TABLE tools.audit (job bigint);
+CREATE FUNCTION tools.audits(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF job.id = 3 THEN
+		INSERT INTO tools.audit VALUES (job.id);
+	END IF;
+	RETURN jsonb_build_object('queue', CASE job.id WHEN 1 THEN repeat('q', 128) ELSE 'audited' END);
+END $$;
+SELECT code, context FROM tools.try(
+	'SELECT oban_update_many_jobs_with(''{1,2,3}'', ''tools.audits'', NULL, ''ex14'')');
+SELECT id, queue FROM oban_update_many_jobs_with('{2,3}', 'tools.audits', NULL, 'ex14');
+SELECT * FROM tools.audit;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;
 DROP ROLE regress_oban_caller, regress_oban_owner;

@@ -268,7 +268,9 @@ call_for_job(WithUpdate *with, int i)
 	if (is_overtaken(with) && !with->job_by_job)
 	{
 		check_untouched(with);
+		with->calling = false;
 		write_changes(with);
+		with->calling = true;
 		with->job_by_job = true;
 	}
 	if (changes.columns == 0 && with->update.result == NULL)
