@@ -554,6 +554,19 @@ CALL tools.fill(3, 'py');
 SELECT code, tools.locked('py')
 FROM tools.try('SELECT oban_update_many_jobs_with(''{1,2,3}'', ''tools.raises'', NULL, ''py'')');
 
+-- A job that was to stay as it is must be there all the same when it is returned.
+CALL tools.fill(3, 'ex14');
+CREATE FUNCTION tools.deletes_first(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF job.id = 2 THEN
+		DELETE FROM ex14.oban_jobs WHERE id = 1;
+	END IF;
+	RETURN NULL;
+END $$;
+SELECT code, message FROM tools.try(
+	'SELECT oban_update_many_jobs_with(''{1,2,3}'', ''tools.deletes_first'', NULL, ''ex14'')');
+SELECT tools.states('ex14');
+
 -- What fails as the changes of earlier jobs are written, because a later callable writes, is about
 -- those jobs, not about the one that it is called for.
 CALL tools.fill(3, 'ex14');

@@ -285,4 +285,23 @@ WITH gone AS (DELETE FROM tools.parents WHERE id = 2 RETURNING *)
 INSERT INTO tools.parents SELECT id, 5 FROM gone;
 SELECT id, state, queue FROM py.oban_jobs ORDER BY id;
 
+-- Rows that name many jobs each, which lie between each other, and whose contexts together are more
+-- than work_mem: each job gets the row that names it.
+CREATE TABLE tools.campaigns (n bigint, note text, jobs bigint[]);
+CREATE FUNCTION tools.notes_campaign(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT jsonb_build_object('meta', jsonb_build_object('campaign', context #> '{old,n}',
+		'length', length(context #>> '{old,note}')))
+$$;
+CREATE TRIGGER d AFTER DELETE ON tools.campaigns REFERENCING OLD TABLE AS gone
+	FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('jobs', 'tools.notes_campaign', 'py');
+CALL tools.fill(6000, 'py');
+INSERT INTO tools.campaigns
+SELECT n, repeat('x', 20000), (SELECT array_agg(g) FROM generate_series(n, 6000, 6) g)
+FROM generate_series(1, 6) n;
+SET work_mem = '64kB';
+DELETE FROM tools.campaigns;
+RESET work_mem;
+SELECT meta, count(*), min(id), max(id), count(DISTINCT id % 6) AS rests
+FROM py.oban_jobs GROUP BY meta ORDER BY min(id);
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;

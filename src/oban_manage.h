@@ -21,6 +21,7 @@
 #include "storage/buffile.h"
 #include "storage/lockdefs.h"
 #include "utils/array.h"
+#include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 #include "utils/tuplesort.h"
@@ -279,6 +280,7 @@ extern void om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missin
 extern uint64 om_update_step(OmUpdate *update, OmQuery query, const Datum *values,
 							 OmRowCallback callback, void *state);
 extern void om_update_mark_done(OmUpdate *update, int64 id);
+extern void om_update_drop_missing(OmUpdate *update);
 extern void om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback,
 						   void *state);
 extern void om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id,
@@ -323,11 +325,11 @@ extern void om_job_changes_clear(OmJobChanges *changes);
 
 /*
  * Gives the next job, in ascending order of id, and the context for its
- * callable, in the current memory context or one that lives longer.  That
- * argument has the context of the job before; NULL at first, and when what was
- * allocated for those before has been freed.
+ * callable, in the current memory context or one that lives longer; false at
+ * the end.  When "anew" is true, the current memory context has been reset
+ * since the last call.
  */
-typedef bool (*OmNextJob)(void *state, int64 *id, NullableDatum *context);
+typedef bool (*OmNextJob)(void *state, bool anew, int64 *id, NullableDatum *context);
 
 /* A list of jobs that share one context, for om_next_of_list */
 typedef struct OmJobList
@@ -337,7 +339,7 @@ typedef struct OmJobList
 	NullableDatum context;
 } OmJobList;
 
-extern bool om_next_of_list(void *state, int64 *id, NullableDatum *context);
+extern bool om_next_of_list(void *state, bool anew, int64 *id, NullableDatum *context);
 extern void om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state,
 						   bool missing_ok, OmJobResult *result);
 
@@ -371,14 +373,15 @@ typedef struct OmTriggerContexts
 	const OmTrigger *trigger;
 	MemoryContext context; /* that lives until the end */
 	FmgrInfo to_jsonb;
-	StringInfoData memory; /* contexts that are stored, each after its size, */
-	BufFile *file;		   /* and those that are too many; NULL: none */
+	StringInfoData memory; /* contexts that are stored, */
+	BufFile *file;		   /* and those that are too many, each after its size; NULL: none */
+	HTAB *loaded;		   /* those of the file that are in memory for now */
 } OmTriggerContexts;
 
 extern void om_trigger_contexts_begin(OmTriggerContexts *contexts, const OmTrigger *trigger);
 extern Datum om_trigger_context(OmTriggerContexts *contexts);
 extern int64 om_trigger_contexts_put(OmTriggerContexts *contexts);
-extern Datum om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position);
+extern Datum om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position, bool anew);
 extern void om_trigger_contexts_end(OmTriggerContexts *contexts);
 
 #endif /* OBAN_MANAGE_H */

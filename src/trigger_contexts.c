@@ -151,17 +151,21 @@ om_trigger_context(OmTriggerContexts *contexts)
 int64
 om_trigger_contexts_put(OmTriggerContexts *contexts)
 {
+	static const char padding[MAXIMUM_ALIGNOF];
+	StringInfo memory = &contexts->memory;
 	Datum context = om_trigger_context(contexts);
 	Size size = VARSIZE(DatumGetPointer(context));
-	int64 position = contexts->memory.len;
 	int fileno;
 	off_t offset;
 
 	if (contexts->file == NULL &&
-		contexts->memory.len + size <= Min(work_mem * (Size) 1024, MaxAllocSize / 2))
+		memory->len + size <= Min(work_mem * (Size) 1024, MaxAllocSize / 2))
 	{
-		appendBinaryStringInfo(&contexts->memory, (char *) &size, sizeof(size));
-		appendBinaryStringInfo(&contexts->memory, DatumGetPointer(context), size);
+		int position;
+
+		appendBinaryStringInfo(memory, padding, MAXALIGN(memory->len) - memory->len);
+		position = memory->len;
+		appendBinaryStringInfo(memory, DatumGetPointer(context), size);
 		return position;
 	}
 
@@ -179,38 +183,67 @@ om_trigger_contexts_put(OmTriggerContexts *contexts)
 }
 
 /*
- * The context that was stored there, in the current memory context.
+ * Read a context from the file into the current memory context.
  */
-Datum
-om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position)
+static Datum
+load_context(BufFile *file, int64 position)
 {
 	Size size = 0;
 	char *context = NULL;
 	bool found;
 
-	if ((position & IN_FILE) == 0)
-	{
-		const char *stored = &contexts->memory.data[position];
-
-		memcpy(&size, stored, sizeof(size));
-		context = palloc(size);
-		memcpy(context, stored + sizeof(size), size);
-		return PointerGetDatum(context);
-	}
-
 	position &= ~IN_FILE;
-	found = BufFileSeek(contexts->file, (int) (position >> 32), (off_t) (position & PG_UINT32_MAX),
+	found = BufFileSeek(file, (int) (position >> 32), (off_t) (position & PG_UINT32_MAX),
 						SEEK_SET) == 0 &&
-			BufFileRead(contexts->file, &size, sizeof(size)) == sizeof(size);
+			BufFileRead(file, &size, sizeof(size)) == sizeof(size);
 	if (found)
 	{
 		context = palloc(size);
-		found = BufFileRead(contexts->file, context, size) == size;
+		found = BufFileRead(file, context, size) == size;
 	}
 	if (!found)
 		ereport(ERROR,
 				(errcode_for_file_access(), errmsg("could not read from temporary file: %m")));
 	return PointerGetDatum(context);
+}
+
+typedef struct LoadedContext
+{
+	int64 position; /* hash key */
+	Datum context;
+} LoadedContext;
+
+/*
+ * The context that was stored there; in the current memory context where it is
+ * not in memory anyway.  Each is loaded once, until the caller has reset that
+ * memory context and says so by "anew".  To be called when all have been stored.
+ */
+Datum
+om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position, bool anew)
+{
+	LoadedContext *loaded;
+	bool found;
+
+	if (anew)
+		contexts->loaded = NULL;
+	if ((position & IN_FILE) == 0)
+		return PointerGetDatum(&contexts->memory.data[position]);
+
+	if (contexts->loaded == NULL)
+	{
+		HASHCTL ctl = {
+			.keysize = sizeof(int64),
+			.entrysize = sizeof(LoadedContext),
+			.hcxt = CurrentMemoryContext,
+		};
+
+		contexts->loaded = hash_create("oban_manage loaded contexts", 64, &ctl,
+									   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	loaded = hash_search(contexts->loaded, &position, HASH_ENTER, &found);
+	if (!found)
+		loaded->context = load_context(contexts->file, position);
+	return loaded->context;
 }
 
 void

@@ -112,7 +112,6 @@ typedef struct RowJobs
 	TupleTableSlot *item;
 	int64 count;
 	OmTriggerContexts *contexts;
-	int64 position; /* of the context that was given last */
 } RowJobs;
 
 /*
@@ -170,19 +169,16 @@ sort_jobs(RowJobs *jobs, OmTrigger *trigger)
  * The next of sorted jobs, as OmNextJob.
  */
 static bool
-next_of_sorted(void *state, int64 *id, NullableDatum *context)
+next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)
 {
 	RowJobs *jobs = state;
 	int64 position;
-	bool isnull;
 
 	if (!tuplesort_gettupleslot(jobs->items, true, false, jobs->item, NULL))
 		return false;
-	*id = DatumGetInt64(slot_getattr(jobs->item, ITEM_JOB, &isnull));
-	position = DatumGetInt64(slot_getattr(jobs->item, ITEM_CONTEXT, &isnull));
-	if (context->isnull || position != jobs->position)
-		*context = (NullableDatum){.value = om_trigger_contexts_get(jobs->contexts, position)};
-	jobs->position = position;
+	*id = DatumGetInt64(slot_getattr(jobs->item, ITEM_JOB, &context->isnull));
+	position = DatumGetInt64(slot_getattr(jobs->item, ITEM_CONTEXT, &context->isnull));
+	context->value = om_trigger_contexts_get(jobs->contexts, position, anew);
 	return true;
 }
 

@@ -98,8 +98,8 @@ om_update_error_callback(void *arg)
  * Where jobs of the step do not exist, leave the others in the list, or raise
  * an error that names them if all must exist.
  */
-static void
-drop_missing(OmUpdate *update)
+void
+om_update_drop_missing(OmUpdate *update)
 {
 	int64 *ids = om_job_ids_data(update->ids);
 	int found = 0;
@@ -137,7 +137,7 @@ om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback, void
 {
 	om_update_step(update, (OmQuery){.step = OM_LOCK, .argument_type = argument_type}, NULL,
 				   callback, state);
-	drop_missing(update);
+	om_update_drop_missing(update);
 }
 
 /*
@@ -261,7 +261,7 @@ om_update_same(OmUpdate *update)
 	else
 	{
 		om_update_step(update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, update);
-		drop_missing(update);
+		om_update_drop_missing(update);
 	}
 }
 

@@ -168,6 +168,7 @@ write_changes(WithUpdate *with)
 	{
 		with->update.ids = &with->unchanged;
 		om_update_step(&with->update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, with);
+		om_update_drop_missing(&with->update);
 	}
 
 	om_job_changes_clear(&with->changes);
@@ -296,21 +297,18 @@ static bool
 next_batch(WithUpdate *with, OmNextJob next, void *state)
 {
 	MemoryContext caller;
+	Size least = 0; /* what the first job takes, whose context the others may share */
 
 	MemoryContextReset(with->batch_context);
 	caller = MemoryContextSwitchTo(with->batch_context);
 	with->nids = 0;
 	with->locked_to = 0;
 	while (with->nids < BATCH_SIZE &&
-		   MemoryContextMemAllocated(with->batch_context, false) < BATCH_MEMORY)
+		   MemoryContextMemAllocated(with->batch_context, true) <= least + BATCH_MEMORY &&
+		   next(state, with->nids == 0, &with->ids[with->nids], &with->contexts[with->nids]))
 	{
-		NullableDatum context = {.isnull = true};
-
-		if (with->nids > 0)
-			context = with->contexts[with->nids - 1];
-		if (!next(state, &with->ids[with->nids], &context))
-			break;
-		with->contexts[with->nids++] = context;
+		if (with->nids++ == 0)
+			least = MemoryContextMemAllocated(with->batch_context, true);
 	}
 	MemoryContextSwitchTo(caller);
 	return with->nids > 0;
@@ -400,7 +398,7 @@ om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state, bool
  * The jobs of an OmJobList, one after the other.
  */
 bool
-om_next_of_list(void *state, int64 *id, NullableDatum *context)
+om_next_of_list(void *state, bool anew, int64 *id, NullableDatum *context)
 {
 	OmJobList *list = state;
 
@@ -418,7 +416,7 @@ om_next_of_list(void *state, int64 *id, NullableDatum *context)
 static Datum
 update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
 {
-	OmJobList list = {.ids = ids, .context = fcinfo->args[2]};
+	OmJobList list = {.ids = ids, .context.isnull = PG_ARGISNULL(2)};
 	OmJobResult result;
 	OmCallable *callable;
 
@@ -428,6 +426,9 @@ update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
 				 errhint("Pass the name of a function that takes the job and returns the "
 						 "changes as jsonb.")));
 	callable = om_callable_prepare(fcinfo, PG_GETARG_OID(1), jobs);
+	/* Detoasted here, and not at each call. */
+	if (!list.context.isnull)
+		list.context.value = JsonbPGetDatum(PG_GETARG_JSONB_P(2));
 
 	om_job_result_init(&result, fcinfo);
 	if (ids->count > 0)
