@@ -554,6 +554,18 @@ CALL tools.fill(3, 'py');
 SELECT code, tools.locked('py')
 FROM tools.try('SELECT oban_update_many_jobs_with(''{1,2,3}'', ''tools.raises'', NULL, ''py'')');
 
+-- What the changes do not overwrite is no error: the state, for one.
+CALL tools.fill(3, 'ex14');
+CREATE FUNCTION tools.cancels_first(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF job.id = 2 THEN
+		PERFORM oban_cancel_job(1, 'ex14');
+	END IF;
+	RETURN '{"priority": 2}';
+END $$;
+SELECT id, state, priority
+FROM oban_update_many_jobs_with('{1,2,3}', 'tools.cancels_first', NULL, 'ex14');
+
 -- A job that was to stay as it is must be there all the same when it is returned.
 CALL tools.fill(3, 'ex14');
 CREATE FUNCTION tools.deletes_first(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$

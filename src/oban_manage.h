@@ -184,7 +184,8 @@ typedef struct OmQuery
 #define OM_LOCK_EXECUTING 2 /* boolean; cancel */
 #define OM_LOCK_SCHEDULED 2 /* boolean; update */
 #define OM_LOCK_ATTEMPT	  3 /* integer; update */
-#define OM_LOCK_ARGUMENT  4 /* argument_type; for a callable */
+#define OM_LOCK_HASH	  4 /* bigint; of what may be updated; for a callable */
+#define OM_LOCK_ARGUMENT  5 /* argument_type; for a callable */
 
 /* Columns of the rows that OM_WRITE_ONE and OM_WRITE return */
 #define OM_CANCEL_ID   1 /* bigint; cancel, OM_WRITE only */
@@ -310,14 +311,13 @@ typedef struct OmJobChanges
 {
 	OmJobIds ids;		 /* in ascending order */
 	OmChanges *each;	 /* the changes of each of them */
-	uint64 *hashes;		 /* of what its callable got */
+	int64 *hashes;		 /* OM_LOCK_HASH, when its callable was called */
 	OmColumnSet columns; /* that any of them names */
 	MemoryContext context;
 } OmJobChanges;
 
 extern void om_job_changes_init(OmJobChanges *changes, int capacity);
-extern void om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added,
-							   uint64 hash);
+extern void om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added, int64 hash);
 extern void om_job_changes_values(OmJobChanges *changes, Datum *values);
 extern void om_job_changes_clear(OmJobChanges *changes);
 

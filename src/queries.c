@@ -146,6 +146,18 @@ append_job_columns(StringInfo sql, const OmTableShape *shape, bool named)
 }
 
 /*
+ * A hash of all that may be updated: tells whether a callable has written it.
+ */
+static void
+append_hash(StringInfo sql)
+{
+	appendStringInfoString(sql, ", pg_catalog.hash_record_extended(ROW(");
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+		appendStringInfo(sql, "%sj.%s", column > 0 ? ", " : "", om_change_keys[column].name);
+	appendStringInfoString(sql, "), 0), ");
+}
+
+/*
  * The job as a callable takes it: jsonb, the table's row type, or oban_job.
  */
 static void
@@ -276,7 +288,7 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 }
 
 /*
- * SELECT id, noted[, argument] FROM name AS j
+ * SELECT id, noted[, hash, argument] FROM name AS j
  * WHERE id = ANY ($1) AND condition ORDER BY id FOR ...
  *
  * Rows are locked above the sort, so in the order of their ids.
@@ -291,7 +303,7 @@ append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		appendStringInfo(sql, ", %s", verb->noted);
 	if (OidIsValid(query.argument_type))
 	{
-		appendStringInfoString(sql, ", ");
+		append_hash(sql);
 		append_argument(sql, shape, query.argument_type);
 	}
 	appendStringInfo(sql, " FROM %s AS j WHERE " ID_IS_ANY, shape->name);

@@ -16,7 +16,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -176,18 +175,12 @@ write_changes(WithUpdate *with)
 	with->update.due.count = 0;
 }
 
-/*
- * A hash of the job as the callable gets it.
- */
-static uint64
+static int64
 hash_of(TupleTableSlot *row)
 {
 	bool isnull;
-	struct varlena *argument =
-		(struct varlena *) DatumGetPointer(slot_getattr(row, OM_LOCK_ARGUMENT, &isnull));
 
-	return DatumGetUInt64(
-		hash_any_extended((unsigned char *) VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument), 0));
+	return DatumGetInt64(slot_getattr(row, OM_LOCK_HASH, &isnull));
 }
 
 static void
@@ -349,6 +342,7 @@ row_desc(const OmCallable *callable)
 	TupleDescInitEntry(desc, OM_LOCK_ID, "id", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, OM_LOCK_SCHEDULED, "scheduled", BOOLOID, -1, 0);
 	TupleDescInitEntry(desc, OM_LOCK_ATTEMPT, "attempt", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, OM_LOCK_HASH, "hash", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, OM_LOCK_ARGUMENT, "argument", callable->argument_type, -1, 0);
 	return desc;
 }
