@@ -566,6 +566,22 @@ END $$;
 SELECT id, state, priority
 FROM oban_update_many_jobs_with('{1,2,3}', 'tools.cancels_first', NULL, 'ex14');
 
+-- But what they do overwrite is, however alike the values are (PostgreSQL's hash of these two JSON
+-- values is the same), and so is what they were checked against, the attempts.
+CREATE FUNCTION tools.writes_first(job oban_job, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF job.id = 2 THEN
+		UPDATE ex14.oban_jobs SET meta = context -> 'meta', attempt = (context -> 'attempt')::integer
+		WHERE id = 1;
+	END IF;
+	RETURN jsonb_build_object('meta', job.meta || '{"seen": true}', 'max_attempts', 3);
+END $$;
+UPDATE ex14.oban_jobs SET state = 'available', meta = '{"a": {"b": 1}}' WHERE id = 1;
+SELECT context, code, message FROM jsonb_array_elements('[{"meta": {"a": {"b": 1}}, "attempt": 5},
+		{"meta": {"a": {}, "b": 1}, "attempt": 0}, {"meta": {"a": {"b": 1}}, "attempt": 0}]') context,
+	tools.try(format('SELECT id FROM oban_update_many_jobs_with(''{1,2,3}'', ''tools.writes_first'',
+		%L, ''ex14'')', context)) refusal(code, message, detail, hint, where_);
+
 -- A job that was to stay as it is must be there all the same when it is returned.
 CALL tools.fill(3, 'ex14');
 CREATE FUNCTION tools.deletes_first(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$

@@ -22,7 +22,7 @@ om_job_changes_init(OmJobChanges *changes, int capacity)
 		AllocSetContextCreate(CurrentMemoryContext, "oban_manage changes", ALLOCSET_DEFAULT_SIZES);
 	om_job_ids_init(&changes->ids, capacity);
 	changes->each = palloc(capacity * sizeof(OmChanges));
-	changes->hashes = palloc(capacity * sizeof(int64));
+	changes->hashes = palloc(capacity * sizeof(uint64));
 	changes->columns = 0;
 }
 
@@ -30,7 +30,7 @@ om_job_changes_init(OmJobChanges *changes, int capacity)
  * Add a copy of the changes of a job, whose id is larger than those before.
  */
 void
-om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added, int64 hash)
+om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added, uint64 hash)
 {
 	MemoryContext caller = MemoryContextSwitchTo(changes->context);
 	OmChanges *kept = &changes->each[changes->ids.count];

@@ -184,7 +184,7 @@ typedef struct OmQuery
 #define OM_LOCK_EXECUTING 2 /* boolean; cancel */
 #define OM_LOCK_SCHEDULED 2 /* boolean; update */
 #define OM_LOCK_ATTEMPT	  3 /* integer; update */
-#define OM_LOCK_HASH	  4 /* bigint; of what may be updated; for a callable */
+#define OM_LOCK_UPDATABLE 4 /* record of all that may be updated; for a callable */
 #define OM_LOCK_ARGUMENT  5 /* argument_type; for a callable */
 
 /* Columns of the rows that OM_WRITE_ONE and OM_WRITE return */
@@ -311,13 +311,14 @@ typedef struct OmJobChanges
 {
 	OmJobIds ids;		 /* in ascending order */
 	OmChanges *each;	 /* the changes of each of them */
-	int64 *hashes;		 /* OM_LOCK_HASH, when its callable was called */
+	uint64 *hashes;		 /* of what may be updated, when its callable was called */
 	OmColumnSet columns; /* that any of them names */
 	MemoryContext context;
 } OmJobChanges;
 
 extern void om_job_changes_init(OmJobChanges *changes, int capacity);
-extern void om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added, int64 hash);
+extern void om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added,
+							   uint64 hash);
 extern void om_job_changes_values(OmJobChanges *changes, Datum *values);
 extern void om_job_changes_clear(OmJobChanges *changes);
 
@@ -325,9 +326,9 @@ extern void om_job_changes_clear(OmJobChanges *changes);
 
 /*
  * Gives the next job, in ascending order of id, and the context for its
- * callable, in the current memory context or one that lives longer; false at
- * the end.  When "anew" is true, the current memory context has been reset
- * since the last call.
+ * callable; false when there is none, or none that can be held in memory with
+ * those before.  When "anew" is true, the contexts of those are not needed any
+ * more.
  */
 typedef bool (*OmNextJob)(void *state, bool anew, int64 *id, NullableDatum *context);
 
@@ -373,15 +374,17 @@ typedef struct OmTriggerContexts
 	const OmTrigger *trigger;
 	MemoryContext context; /* that lives until the end */
 	FmgrInfo to_jsonb;
-	StringInfoData memory; /* contexts that are stored, */
-	BufFile *file;		   /* and those that are too many, each after its size; NULL: none */
-	HTAB *loaded;		   /* those of the file that are in memory for now */
+	StringInfoData memory;		  /* contexts that are stored, */
+	BufFile *file;				  /* and those that are too many, each after its size; NULL: none */
+	HTAB *loaded;				  /* those of the file that are in memory for now, */
+	MemoryContext loaded_context; /* and where */
 } OmTriggerContexts;
 
 extern void om_trigger_contexts_begin(OmTriggerContexts *contexts, const OmTrigger *trigger);
 extern Datum om_trigger_context(OmTriggerContexts *contexts);
 extern int64 om_trigger_contexts_put(OmTriggerContexts *contexts);
-extern Datum om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position, bool anew);
+extern bool om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew);
+extern Datum om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position);
 extern void om_trigger_contexts_end(OmTriggerContexts *contexts);
 
 #endif /* OBAN_MANAGE_H */

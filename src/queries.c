@@ -146,15 +146,15 @@ append_job_columns(StringInfo sql, const OmTableShape *shape, bool named)
 }
 
 /*
- * A hash of all that may be updated: tells whether a callable has written it.
+ * All that an update writes or goes by: tells whether a callable has written it.
  */
 static void
-append_hash(StringInfo sql)
+append_updatable(StringInfo sql)
 {
-	appendStringInfoString(sql, ", pg_catalog.hash_record_extended(ROW(");
+	appendStringInfoString(sql, ", ROW(j.attempt");
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
-		appendStringInfo(sql, "%sj.%s", column > 0 ? ", " : "", om_change_keys[column].name);
-	appendStringInfoString(sql, "), 0), ");
+		appendStringInfo(sql, ", j.%s", om_change_keys[column].name);
+	appendStringInfoString(sql, "), ");
 }
 
 /*
@@ -288,7 +288,7 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 }
 
 /*
- * SELECT id, noted[, hash, argument] FROM name AS j
+ * SELECT id, noted[, updatable, argument] FROM name AS j
  * WHERE id = ANY ($1) AND condition ORDER BY id FOR ...
  *
  * Rows are locked above the sort, so in the order of their ids.
@@ -303,7 +303,7 @@ append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		appendStringInfo(sql, ", %s", verb->noted);
 	if (OidIsValid(query.argument_type))
 	{
-		append_hash(sql);
+		append_updatable(sql);
 		append_argument(sql, shape, query.argument_type);
 	}
 	appendStringInfo(sql, " FROM %s AS j WHERE " ID_IS_ANY, shape->name);

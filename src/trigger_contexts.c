@@ -19,6 +19,10 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+/* What contexts of the file may take in memory, and what is kept of them, in bytes */
+#define MOST_LOADED (64 * 1024 * 1024)
+#define KEPT_LOADED (8 * 1024 * 1024)
+
 /* In the position of a context, beside where it is in the file */
 #define IN_FILE (INT64CONST(1) << 62)
 
@@ -214,35 +218,58 @@ typedef struct LoadedContext
 } LoadedContext;
 
 /*
- * The context that was stored there; in the current memory context where it is
- * not in memory anyway.  Each is loaded once, until the caller has reset that
- * memory context and says so by "anew".  To be called when all have been stored.
+ * Is there no room for more contexts of the file?  When "anew" is true, those
+ * that are loaded are not needed any more, and make room.
+ */
+bool
+om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew)
+{
+	if (contexts->loaded == NULL)
+		return false;
+	if (!anew)
+		return MemoryContextMemAllocated(contexts->loaded_context, true) > MOST_LOADED;
+
+	/* A few may be those of many jobs to come: keep them. */
+	if (MemoryContextMemAllocated(contexts->loaded_context, true) > KEPT_LOADED)
+	{
+		MemoryContextReset(contexts->loaded_context);
+		contexts->loaded = NULL;
+	}
+	return false;
+}
+
+/*
+ * The context that was stored there.  Each of the file is loaded once, until
+ * om_trigger_contexts_full makes room.  To be called when all have been stored.
  */
 Datum
-om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position, bool anew)
+om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position)
 {
+	MemoryContext caller;
 	LoadedContext *loaded;
 	bool found;
 
-	if (anew)
-		contexts->loaded = NULL;
 	if ((position & IN_FILE) == 0)
 		return PointerGetDatum(&contexts->memory.data[position]);
 
 	if (contexts->loaded == NULL)
 	{
-		HASHCTL ctl = {
-			.keysize = sizeof(int64),
-			.entrysize = sizeof(LoadedContext),
-			.hcxt = CurrentMemoryContext,
-		};
+		HASHCTL ctl = {.keysize = sizeof(int64), .entrysize = sizeof(LoadedContext)};
 
+		if (contexts->loaded_context == NULL)
+			contexts->loaded_context = AllocSetContextCreate(
+				contexts->context, "oban_manage contexts", ALLOCSET_DEFAULT_SIZES);
+		ctl.hcxt = contexts->loaded_context;
 		contexts->loaded = hash_create("oban_manage loaded contexts", 64, &ctl,
 									   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
 	loaded = hash_search(contexts->loaded, &position, HASH_ENTER, &found);
 	if (!found)
+	{
+		caller = MemoryContextSwitchTo(contexts->loaded_context);
 		loaded->context = load_context(contexts->file, position);
+		MemoryContextSwitchTo(caller);
+	}
 	return loaded->context;
 }
 
@@ -252,4 +279,6 @@ om_trigger_contexts_end(OmTriggerContexts *contexts)
 	pfree(contexts->memory.data);
 	if (contexts->file != NULL)
 		BufFileClose(contexts->file);
+	if (contexts->loaded_context != NULL)
+		MemoryContextDelete(contexts->loaded_context);
 }

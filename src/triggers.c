@@ -174,11 +174,12 @@ next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)
 	RowJobs *jobs = state;
 	int64 position;
 
-	if (!tuplesort_gettupleslot(jobs->items, true, false, jobs->item, NULL))
+	if (om_trigger_contexts_full(jobs->contexts, anew) ||
+		!tuplesort_gettupleslot(jobs->items, true, false, jobs->item, NULL))
 		return false;
 	*id = DatumGetInt64(slot_getattr(jobs->item, ITEM_JOB, &context->isnull));
 	position = DatumGetInt64(slot_getattr(jobs->item, ITEM_CONTEXT, &context->isnull));
-	context->value = om_trigger_contexts_get(jobs->contexts, position, anew);
+	context->value = om_trigger_contexts_get(jobs->contexts, position);
 	return true;
 }
 

@@ -91,6 +91,8 @@ om_update_error_callback(void *arg)
 	count = list_jobs(update, false, &list);
 	if (count == 0)
 		count = list_jobs(update, true, &list);
+	if (count == 0)
+		return; /* between the steps */
 	errcontext("update of %s %s", count == 1 ? "job" : "jobs", list.data);
 }
 

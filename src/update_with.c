@@ -16,6 +16,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -23,8 +24,16 @@
 /* How many jobs are locked and read ahead, or written, by one statement */
 #define BATCH_SIZE 1000
 
-/* What changes and contexts of a batch may take before they are written, in bytes */
-#define BATCH_MEMORY (8 * 1024 * 1024)
+/* What changes may take before they are written, in bytes */
+#define CHANGES_MEMORY (8 * 1024 * 1024)
+
+/* What is kept of a job that is locked and read */
+#define KEPT_ID		   1 /* bigint */
+#define KEPT_SCHEDULED 2 /* boolean */
+#define KEPT_ATTEMPT   3 /* integer */
+#define KEPT_HASH	   4 /* bigint; of what may be updated */
+#define KEPT_ARGUMENT  5 /* as the callable takes it */
+#define KEPT_N_COLUMNS 5
 
 typedef struct WithUpdate
 {
@@ -33,8 +42,7 @@ typedef struct WithUpdate
 	int64 called_for; /* the job that the callable runs for */
 	bool calling;
 
-	/* The jobs to come, which are in batch_context with their contexts */
-	MemoryContext batch_context;
+	/* The jobs to come */
 	int64 *ids;
 	NullableDatum *contexts;
 	int nids;
@@ -44,7 +52,7 @@ typedef struct WithUpdate
 	int read_ahead;	 /* how many to lock at a time */
 	bool job_by_job; /* the callable writes: read nothing ahead, write at once */
 	OmJobIds locked;
-	Tuplestorestate *rows; /* what OM_LOCK returned of them */
+	Tuplestorestate *rows; /* what is kept of them */
 	TupleTableSlot *row;
 	CommandId read_at;
 
@@ -67,14 +75,34 @@ with_error_callback(void *arg)
 		om_update_error_callback(&with->update);
 }
 
+/*
+ * A hash, by the bytes, of what OM_LOCK says may be updated.
+ */
+static uint64
+hash_of_updatable(TupleTableSlot *row)
+{
+	bool isnull;
+	HeapTupleHeader record = DatumGetHeapTupleHeader(slot_getattr(row, OM_LOCK_UPDATABLE, &isnull));
+
+	return DatumGetUInt64(
+		hash_any_extended((unsigned char *) VARDATA_ANY(record), VARSIZE_ANY_EXHDR(record), 0));
+}
+
 static void
 keep_row(TupleTableSlot *row, void *state)
 {
 	WithUpdate *with = state;
-	bool isnull;
+	Datum values[KEPT_N_COLUMNS];
+	bool nulls[KEPT_N_COLUMNS];
 
-	om_update_mark_done(&with->update, DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull)));
-	tuplestore_puttupleslot(with->rows, row);
+	values[KEPT_ID - 1] = slot_getattr(row, OM_LOCK_ID, &nulls[KEPT_ID - 1]);
+	values[KEPT_SCHEDULED - 1] = slot_getattr(row, OM_LOCK_SCHEDULED, &nulls[KEPT_SCHEDULED - 1]);
+	values[KEPT_ATTEMPT - 1] = slot_getattr(row, OM_LOCK_ATTEMPT, &nulls[KEPT_ATTEMPT - 1]);
+	values[KEPT_HASH - 1] = UInt64GetDatum(hash_of_updatable(row));
+	nulls[KEPT_HASH - 1] = false;
+	values[KEPT_ARGUMENT - 1] = slot_getattr(row, OM_LOCK_ARGUMENT, &nulls[KEPT_ARGUMENT - 1]);
+	tuplestore_putvalues(with->rows, with->row->tts_tupleDescriptor, values, nulls);
+	om_update_mark_done(&with->update, DatumGetInt64(values[KEPT_ID - 1]));
 }
 
 /*
@@ -119,7 +147,7 @@ seek_row(WithUpdate *with, int i)
 	{
 		if (!TupIsNull(with->row))
 		{
-			int64 id = DatumGetInt64(slot_getattr(with->row, OM_LOCK_ID, &isnull));
+			int64 id = DatumGetInt64(slot_getattr(with->row, KEPT_ID, &isnull));
 
 			if (id >= with->ids[i])
 				return id == with->ids[i];
@@ -175,14 +203,6 @@ write_changes(WithUpdate *with)
 	with->update.due.count = 0;
 }
 
-static int64
-hash_of(TupleTableSlot *row)
-{
-	bool isnull;
-
-	return DatumGetInt64(slot_getattr(row, OM_LOCK_HASH, &isnull));
-}
-
 static void
 mark_untouched(TupleTableSlot *row, void *state)
 {
@@ -190,7 +210,7 @@ mark_untouched(TupleTableSlot *row, void *state)
 	bool isnull;
 	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
 
-	if (hash_of(row) == with->changes.hashes[om_job_ids_find(&with->changes.ids, id)])
+	if (hash_of_updatable(row) == with->changes.hashes[om_job_ids_find(&with->changes.ids, id)])
 		om_update_mark_done(&with->update, id);
 }
 
@@ -252,7 +272,7 @@ call_for_job(WithUpdate *with, int i)
 
 	with->called_for = id;
 	with->calling = true;
-	json = om_callable_call(with->callable, slot_getattr(with->row, OM_LOCK_ARGUMENT, &isnull),
+	json = om_callable_call(with->callable, slot_getattr(with->row, KEPT_ARGUMENT, &isnull),
 							with->contexts[i]);
 	/* A function in SQL leaves this to the next statement. */
 	CommandCounterIncrement();
@@ -274,9 +294,10 @@ call_for_job(WithUpdate *with, int i)
 	else if (changes.columns != 0)
 	{
 		om_update_look_at_job(&with->update, &changes, id,
-							  DatumGetInt32(slot_getattr(with->row, OM_LOCK_ATTEMPT, &isnull)),
-							  DatumGetBool(slot_getattr(with->row, OM_LOCK_SCHEDULED, &isnull)));
-		om_job_changes_add(&with->changes, id, &changes, hash_of(with->row));
+							  DatumGetInt32(slot_getattr(with->row, KEPT_ATTEMPT, &isnull)),
+							  DatumGetBool(slot_getattr(with->row, KEPT_SCHEDULED, &isnull)));
+		om_job_changes_add(&with->changes, id, &changes,
+						   DatumGetUInt64(slot_getattr(with->row, KEPT_HASH, &isnull)));
 	}
 	else
 		om_job_ids_add(&with->unchanged, id);
@@ -289,21 +310,11 @@ call_for_job(WithUpdate *with, int i)
 static bool
 next_batch(WithUpdate *with, OmNextJob next, void *state)
 {
-	MemoryContext caller;
-	Size least = 0; /* what the first job takes, whose context the others may share */
-
-	MemoryContextReset(with->batch_context);
-	caller = MemoryContextSwitchTo(with->batch_context);
 	with->nids = 0;
 	with->locked_to = 0;
 	while (with->nids < BATCH_SIZE &&
-		   MemoryContextMemAllocated(with->batch_context, true) <= least + BATCH_MEMORY &&
 		   next(state, with->nids == 0, &with->ids[with->nids], &with->contexts[with->nids]))
-	{
-		if (with->nids++ == 0)
-			least = MemoryContextMemAllocated(with->batch_context, true);
-	}
-	MemoryContextSwitchTo(caller);
+		with->nids++;
 	return with->nids > 0;
 }
 
@@ -316,7 +327,7 @@ update_batch(WithUpdate *with, MemoryContext job_context)
 
 		/* Two rows of a statement trigger may name the same job. */
 		if ((i > 0 && with->ids[i] == with->ids[i - 1]) ||
-			MemoryContextMemAllocated(with->changes.context, false) > BATCH_MEMORY)
+			MemoryContextMemAllocated(with->changes.context, false) > CHANGES_MEMORY)
 			write_changes(with);
 
 		if (get_row(with, i))
@@ -331,19 +342,16 @@ update_batch(WithUpdate *with, MemoryContext job_context)
 	write_changes(with);
 }
 
-/*
- * The row that OM_LOCK returns for a callable
- */
 static TupleDesc
-row_desc(const OmCallable *callable)
+kept_desc(const OmCallable *callable)
 {
-	TupleDesc desc = CreateTemplateTupleDesc(OM_LOCK_ARGUMENT);
+	TupleDesc desc = CreateTemplateTupleDesc(KEPT_N_COLUMNS);
 
-	TupleDescInitEntry(desc, OM_LOCK_ID, "id", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, OM_LOCK_SCHEDULED, "scheduled", BOOLOID, -1, 0);
-	TupleDescInitEntry(desc, OM_LOCK_ATTEMPT, "attempt", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, OM_LOCK_HASH, "hash", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, OM_LOCK_ARGUMENT, "argument", callable->argument_type, -1, 0);
+	TupleDescInitEntry(desc, KEPT_ID, "id", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_SCHEDULED, "scheduled", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_ATTEMPT, "attempt", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_HASH, "hash", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_ARGUMENT, "argument", callable->argument_type, -1, 0);
 	return desc;
 }
 
@@ -371,10 +379,8 @@ om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state, bool
 	om_job_changes_init(&with.changes, BATCH_SIZE);
 	om_job_ids_init(&with.unchanged, 0);
 	with.update.ids = &with.locked;
-	with.row = MakeSingleTupleTableSlot(row_desc(callable), &TTSOpsMinimalTuple);
+	with.row = MakeSingleTupleTableSlot(kept_desc(callable), &TTSOpsMinimalTuple);
 	with.rows = tuplestore_begin_heap(false, false, work_mem);
-	with.batch_context =
-		AllocSetContextCreate(CurrentMemoryContext, "oban_manage batch", ALLOCSET_DEFAULT_SIZES);
 	job_context =
 		AllocSetContextCreate(CurrentMemoryContext, "oban_manage job", ALLOCSET_DEFAULT_SIZES);
 
