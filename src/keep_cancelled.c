@@ -12,20 +12,6 @@
 #include "executor/spi.h"
 #include "utils/rel.h"
 
-static AttrNumber
-find_column(const TriggerData *data, const char *name)
-{
-	Form_pg_attribute column = om_find_column(RelationGetDescr(data->tg_relation), name);
-
-	if (column == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("\"%s\" has no column \"%s\" for trigger \"%s\"",
-						RelationGetRelationName(data->tg_relation), name, data->tg_trigger->tgname),
-				 errhint("The trigger is for an oban_jobs table.")));
-	return column->attnum;
-}
-
 static bool
 state_is(const TriggerData *data, HeapTuple tuple, AttrNumber attnum, const char *state)
 {
@@ -49,6 +35,7 @@ Datum
 oban_keep_cancelled(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
+	const char *hint = "The trigger is for an oban_jobs table.";
 	TupleDesc desc;
 	AttrNumber state;
 	AttrNumber cancelled_at;
@@ -69,8 +56,8 @@ oban_keep_cancelled(PG_FUNCTION_ARGS)
 				 errhint("Create it BEFORE UPDATE and FOR EACH ROW.")));
 
 	desc = RelationGetDescr(data->tg_relation);
-	state = find_column(data, "state");
-	cancelled_at = find_column(data, "cancelled_at");
+	state = om_trigger_find_column(data, "state", hint)->attnum;
+	cancelled_at = om_trigger_find_column(data, "cancelled_at", hint)->attnum;
 	tuple = data->tg_newtuple;
 
 	if (heap_attisnull(tuple, cancelled_at, desc) ||

@@ -4,9 +4,10 @@
  *
  * The way of a call: an SQL entry point reads its arguments and finds the jobs
  * table (jobs_table.c, job_argument.c), or reads what fired it (triggers.c,
- * trigger_rows.c, trigger_contexts.c); the core of its verb (cancel_retry_delete.c, update.c,
- * update_with.c, read_job.c) runs one or two statements (queries.c builds them,
- * plan_cache.c keeps and runs them) and tells the running Obans (signals.c).
+ * trigger_rows.c, trigger_contexts.c); the core of its verb
+ * (cancel_retry_delete.c, update.c, update_with.c, read_job.c) runs one or two
+ * statements (queries.c builds them, plan_cache.c keeps and runs them) and tells
+ * the running Obans (signals.c).
  */
 #ifndef OBAN_MANAGE_H
 #define OBAN_MANAGE_H
@@ -360,6 +361,8 @@ typedef struct OmTrigger
 	ErrorContextCallback callback;
 } OmTrigger;
 
+extern Form_pg_attribute om_trigger_find_column(const TriggerData *data, const char *name,
+												const char *hint);
 extern void om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs);
 extern bool om_trigger_next_row(OmTrigger *trigger);
 extern void om_trigger_add_row_jobs(OmTrigger *trigger, OmJobIds *ids);

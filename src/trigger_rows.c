@@ -60,23 +60,34 @@ read_column_argument(OmTrigger *trigger)
 }
 
 /*
- * Find the column in the table that the trigger is on.
+ * Find a column of the table that the trigger is on, or raise an error (42703)
+ * with the hint.
  */
-static void
-find_column(OmTrigger *trigger)
+Form_pg_attribute
+om_trigger_find_column(const TriggerData *data, const char *name, const char *hint)
 {
-	Relation rel = trigger->data->tg_relation;
-	Form_pg_attribute column = om_find_column(RelationGetDescr(rel), trigger->column);
-	Oid element;
+	Form_pg_attribute column = om_find_column(RelationGetDescr(data->tg_relation), name);
 
 	if (column == NULL)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_UNDEFINED_COLUMN),
-			 errmsg("\"%s\" has no column \"%s\" for trigger \"%s\"", RelationGetRelationName(rel),
-					trigger->column, trigger->data->tg_trigger->tgname),
-			 errhint("The trigger's first argument is the name of the column that holds the "
-					 "jobs' ids, as it is, with OLD. or NEW. before it if wanted.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("\"%s\" has no column \"%s\" for trigger \"%s\"",
+						RelationGetRelationName(data->tg_relation), name, data->tg_trigger->tgname),
+				 errhint("%s", hint)));
+	return column;
+}
+
+/*
+ * Find the column that holds the jobs.
+ */
+static void
+find_job_column(OmTrigger *trigger)
+{
+	Form_pg_attribute column = om_trigger_find_column(
+		trigger->data, trigger->column,
+		"The trigger's first argument is the name of the column that holds the "
+		"jobs' ids, as it is, with OLD. or NEW. before it if wanted.");
+	Oid element;
 
 	/* PostgreSQL forbids them in the WHEN clause of such a trigger too. */
 	if (column->attgenerated && trigger->reads_new && TRIGGER_FIRED_BEFORE(trigger->data->tg_event))
@@ -93,8 +104,8 @@ find_column(OmTrigger *trigger)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column \"%s\" of \"%s\" for trigger \"%s\" has type %s", trigger->column,
-						RelationGetRelationName(rel), trigger->data->tg_trigger->tgname,
-						format_type_be(column->atttypid)),
+						RelationGetRelationName(trigger->data->tg_relation),
+						trigger->data->tg_trigger->tgname, format_type_be(column->atttypid)),
 				 errdetail("Ids of jobs are smallint, integer or bigint, or an array of these.")));
 }
 
@@ -143,7 +154,7 @@ om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs)
 		refuse(trigger, "TRUNCATE gives a trigger no rows.",
 			   "Manage the jobs by a call before the TRUNCATE.");
 	read_column_argument(trigger);
-	find_column(trigger);
+	find_job_column(trigger);
 
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->data->tg_event))
 	{
