@@ -12,7 +12,6 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use IPC::Run;
 use ObanTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -155,17 +154,7 @@ my $others = keys %scripts;
 $scripts{listener} =
   qq(LISTEN "public.oban_signal";\nSELECT wait_for_others($others);\nSELECT 'end';\n);
 
-my %outputs;
-my @harness;
-for my $actor (sort keys %scripts)
-{
-	$outputs{$actor} = '';
-	push @harness, '&' if @harness;
-	push @harness,
-	  [ 'psql', '-XAtq', '-d', $node->connstr('postgres') . " application_name=$actor", '-f', '-' ],
-	  '<', \$scripts{$actor}, '>', \$outputs{$actor}, '2>&1';
-}
-IPC::Run::run(@harness, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+my %outputs = run_sessions($node, %scripts);
 
 is($outputs{$_}, '', "$_ met no error") for grep { $_ ne 'listener' } sort keys %scripts;
 

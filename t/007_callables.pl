@@ -13,7 +13,6 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use IPC::Run;
 use ObanTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -176,17 +175,7 @@ my %scripts = (
 # all the time, unless they sort.
 $scripts{$_} = "SET enable_indexscan = off;\n$scripts{$_}" for qw(rows mixed application verbs);
 
-my %outputs;
-my @harness;
-for my $actor (sort keys %scripts)
-{
-	$outputs{$actor} = '';
-	push @harness, '&' if @harness;
-	push @harness,
-	  [ 'psql', '-XAtq', '-d', $node->connstr('postgres') . " application_name=$actor", '-f', '-' ],
-	  '<', \$scripts{$actor}, '>', \$outputs{$actor}, '2>&1';
-}
-IPC::Run::run(@harness, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+my %outputs = run_sessions($node, %scripts);
 
 is($outputs{$_}, '', "$_ met no error") for sort keys %scripts;
 

@@ -12,7 +12,8 @@ use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(start_server make_jobs_table run_session parse_notifications);
+our @EXPORT = qw(start_server make_jobs_table run_session run_sessions
+  parse_notifications);
 
 my $fixtures = File::Spec->rel2abs(dirname(__FILE__) . '/../fixtures');
 
@@ -59,6 +60,28 @@ sub run_session
 		'<', \$script, '>', \$output, '2>&1',
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	return $output;
+}
+
+# Run scripts in psql sessions at the same time, each under the application name that is its key in
+# the hash, and wait for all of them. Returns what each wrote, by the same keys.
+sub run_sessions
+{
+	my ($node, %scripts) = @_;
+	my %outputs;
+	my @harness;
+
+	for my $actor (sort keys %scripts)
+	{
+		$outputs{$actor} = '';
+		push @harness, '&' if @harness;
+		push @harness,
+		  [
+			'psql', '-XAtq', '-d', $node->connstr('postgres') . " application_name=$actor", '-f', '-'
+		  ],
+		  '<', \$scripts{$actor}, '>', \$outputs{$actor}, '2>&1';
+	}
+	IPC::Run::run(@harness, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	return %outputs;
 }
 
 my $notification = qr/^Asynchronous notification "(.*?)" with payload "(.*)"/
