@@ -4,26 +4,14 @@
 -- It fails when the wrong version of the row is read or returned, in the context too, when domains
 -- or NULLs are not looked at, when the prefix is not, and when a missing job is an error.
 \getenv abs_srcdir PG_ABS_SRCDIR
-\set helpers :abs_srcdir '/fixtures/regress.sql'
+\set helpers :abs_srcdir '/fixtures/triggers.sql'
 \set ECHO none
 \i :helpers
 \pset null NULL
-CREATE DOMAIN tools.job_id AS integer CHECK (VALUE > 0);
 CREATE DOMAIN tools.job_id_of_domain AS tools.job_id;
-CREATE FUNCTION tools.tag(job oban_job) RETURNS jsonb LANGUAGE sql AS
-	$$SELECT jsonb_build_object('tags', job.tags || 'by trigger'::text)$$;
 
--- Each verb as a trigger and as a call. The jobs are those of tools.make_jobs: OLD names jobs 2 and
--- 5, NEW 4 and 6, which every verb changes.
-CREATE TABLE tools.verbs (verb text, arguments text, call text);
-INSERT INTO tools.verbs VALUES
-	('oban_cancel_job', '%L, %L', 'oban_cancel_many_jobs(%L, %L)'),
-	('oban_retry_job', '%L, %L', 'oban_retry_many_jobs(%L, %L)'),
-	('oban_delete_job', '%L, %L', 'oban_delete_many_jobs(%L, %L)'),
-	('oban_update_job', '%L, ''{"priority": 3, "schedule_in": 60}'', %L',
-		'oban_update_many_jobs(%L, ''{"priority": 3, "schedule_in": 60}'', %L)'),
-	('oban_update_job_with', '%L, ''tools.tag'', %L',
-		'oban_update_many_jobs_with(%L, ''tools.tag'', NULL, %L)');
+-- The jobs are those of tools.make_jobs: OLD names jobs 2 and 5, NEW 4 and 6, which every verb
+-- changes.
 CREATE TABLE tools.columns (type text, old text, new text, old_ids text, new_ids text);
 INSERT INTO tools.columns VALUES
 	('smallint', '2', '4', '{2}', '{4}'),
@@ -50,19 +38,6 @@ INSERT INTO tools.references VALUES
 	('old.job', 'UPDATE', 'old'), ('New.job', 'UPDATE', 'new'),
 	('job', 'DELETE', 'old'), ('OLD.job', 'DELETE', 'old');
 
--- What happens to the jobs and to the application's rows, by a statement that fires the trigger;
--- the state of both afterwards, and all is undone.
-CREATE FUNCTION tools.outcome(statement text, prefix text, OUT jobs jsonb, OUT app text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-	jobs := tools.rows(prefix);
-	app := (SELECT string_agg(a::text, ', ' ORDER BY n) FROM tools.app a);
-	RAISE EXCEPTION USING ERRCODE = 'P0099';
-EXCEPTION
-	WHEN SQLSTATE 'P0099' THEN NULL;
-	WHEN OTHERS THEN app := SQLERRM;
-END $$;
 CREATE FUNCTION tools.check_row_triggers(prefix text, OUT verb text, OUT timing text,
 	OUT event text,
 	OUT argument text, OUT type text, OUT changed boolean, OUT mismatch text)

@@ -5,22 +5,10 @@
 -- It fails when a transition table is not read from its beginning, when the wrong one is read, when
 -- the rows of a job lose their order, and when a job is called again before it was written.
 \getenv abs_srcdir PG_ABS_SRCDIR
-\set helpers :abs_srcdir '/fixtures/regress.sql'
+\set helpers :abs_srcdir '/fixtures/triggers.sql'
 \set ECHO none
 \i :helpers
 \pset null NULL
-CREATE DOMAIN tools.job_id AS integer CHECK (VALUE > 0);
-CREATE FUNCTION tools.tag(job oban_job) RETURNS jsonb LANGUAGE sql AS
-	$$SELECT jsonb_build_object('tags', job.tags || 'by trigger'::text)$$;
-CREATE TABLE tools.verbs (verb text, arguments text, call text);
-INSERT INTO tools.verbs VALUES
-	('oban_cancel_job', '%L, %L', 'oban_cancel_many_jobs(%L, %L)'),
-	('oban_retry_job', '%L, %L', 'oban_retry_many_jobs(%L, %L)'),
-	('oban_delete_job', '%L, %L', 'oban_delete_many_jobs(%L, %L)'),
-	('oban_update_job', '%L, ''{"priority": 3, "schedule_in": 60}'', %L',
-		'oban_update_many_jobs(%L, ''{"priority": 3, "schedule_in": 60}'', %L)'),
-	('oban_update_job_with', '%L, ''tools.tag'', %L',
-		'oban_update_many_jobs_with(%L, ''tools.tag'', NULL, %L)');
 -- OLD has ids 5, 2, NULL and one that does not exist, NEW 6, 4 and NULL, in this order of the rows.
 CREATE TABLE tools.columns (type text, old text[], new text[]);
 INSERT INTO tools.columns VALUES
@@ -43,17 +31,6 @@ SELECT argument, event, side, tables FROM (VALUES
 	('OLD.job', 'DELETE', 'old', 'OLD TABLE AS o')) r(argument,
 		event, side, tables);
 
-CREATE FUNCTION tools.outcome(statement text, prefix text, OUT jobs jsonb, OUT app text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-	jobs := tools.rows(prefix);
-	app := (SELECT string_agg(a::text, ', ' ORDER BY n) FROM tools.app a);
-	RAISE EXCEPTION USING ERRCODE = 'P0099';
-EXCEPTION
-	WHEN SQLSTATE 'P0099' THEN NULL;
-	WHEN OTHERS THEN app := SQLERRM;
-END $$;
 CREATE FUNCTION tools.check_statement_triggers(prefix text, OUT verb text, OUT event text,
 	OUT argument text, OUT type text, OUT changed boolean, OUT mismatch text)
 RETURNS SETOF record LANGUAGE plpgsql AS $$
