@@ -7,17 +7,23 @@
 EXTENSION = oban_manage
 MODULE_big = oban_manage
 OBJS = \
+	src/batches.o \
 	src/callable.o \
+	src/calls.o \
 	src/cancel_retry_delete.o \
 	src/change_values.o \
 	src/changes.o \
+	src/conditions.o \
+	src/filter.o \
 	src/job_argument.o \
 	src/job_changes.o \
 	src/job_ids.o \
 	src/job_result.o \
 	src/jobs_table.o \
+	src/json_keys.o \
 	src/keep_cancelled.o \
 	src/oban_manage.o \
+	src/outcomes.o \
 	src/plan_cache.o \
 	src/queries.o \
 	src/read_job.o \

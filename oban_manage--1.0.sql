@@ -143,6 +143,66 @@ AS 'MODULE_PATHNAME', 'oban_update_jobs_with' LANGUAGE C VOLATILE PARALLEL UNSAF
 COMMENT ON FUNCTION oban_update_many_jobs_with(bigint[], regproc, jsonb, text) IS
 'update many jobs, all of them or none, each with the changes that a function returns for it; returns the jobs in id order';
 
+-- many jobs by filter
+
+CREATE FUNCTION oban_all_jobs(filter jsonb, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS SETOF oban_job
+AS 'MODULE_PATHNAME', 'oban_all_jobs' LANGUAGE C STABLE PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION oban_all_jobs(jsonb, integer, text) IS
+'the jobs that match a filter, in id order: what a verb with this filter would look at';
+
+CREATE FUNCTION oban_cancel_all_jobs(filter jsonb, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'oban_cancel_all_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_cancel_all_jobs(jsonb, integer, text) IS
+'cancel the jobs that match a filter, at most max_jobs of them, the lowest ids first; returns how many were cancelled';
+
+CREATE FUNCTION oban_retry_all_jobs(filter jsonb, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'oban_retry_all_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_retry_all_jobs(jsonb, integer, text) IS
+'retry the jobs that match a filter, at most max_jobs of them, the lowest ids first; returns how many were retried';
+
+CREATE FUNCTION oban_delete_all_jobs(filter jsonb, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'oban_delete_all_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_delete_all_jobs(jsonb, integer, text) IS
+'delete the jobs that match a filter, at most max_jobs of them, the lowest ids first; returns how many were deleted';
+
+CREATE FUNCTION oban_update_all_jobs(filter jsonb, changes jsonb, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'oban_update_all_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_all_jobs(jsonb, jsonb, integer, text) IS
+'update the jobs that match a filter, at most max_jobs of them, the lowest ids first; returns how many were updated';
+
+CREATE FUNCTION oban_manage_jobs(action text, job_ids bigint[], changes jsonb DEFAULT NULL, dry_run boolean DEFAULT false, prefix text DEFAULT NULL)
+RETURNS TABLE (job_id bigint, outcome text, old_state text, new_state text, reason text)
+AS 'MODULE_PATHNAME', 'oban_manage_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_manage_jobs(text, bigint[], jsonb, boolean, text) IS
+'cancel, retry, delete or update jobs; returns for each id what became of it and why, or with dry_run what would';
+
+-- many jobs in batches
+
+CREATE PROCEDURE oban_cancel_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'oban_cancel_in_batches' LANGUAGE C;
+COMMENT ON PROCEDURE oban_cancel_in_batches(jsonb, integer, interval, text, bigint) IS
+'cancel the jobs that match a filter, batch_size of them a transaction, with a pause after each; affected is how many were cancelled';
+
+CREATE PROCEDURE oban_retry_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', spread interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'oban_retry_in_batches' LANGUAGE C;
+COMMENT ON PROCEDURE oban_retry_in_batches(jsonb, integer, interval, interval, text, bigint) IS
+'retry the jobs that match a filter, batch_size of them a transaction, with a pause after each; they run over the time of the spread, by id; affected is how many were retried';
+
+CREATE PROCEDURE oban_delete_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'oban_delete_in_batches' LANGUAGE C;
+COMMENT ON PROCEDURE oban_delete_in_batches(jsonb, integer, interval, text, bigint) IS
+'delete the jobs that match a filter, batch_size of them a transaction, with a pause after each; affected is how many were deleted';
+
+CREATE PROCEDURE oban_update_in_batches(filter jsonb, changes jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'oban_update_in_batches' LANGUAGE C;
+COMMENT ON PROCEDURE oban_update_in_batches(jsonb, jsonb, integer, interval, text, bigint) IS
+'update the jobs that match a filter, batch_size of them a transaction, with a pause after each; affected is how many were updated';
+
 -- triggers
 
 CREATE FUNCTION oban_cancel_job() RETURNS trigger

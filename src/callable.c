@@ -6,7 +6,7 @@
  * straight through fmgr, which checks no privilege and no type, so that is done
  * here, at each call of ours.
  */
-#include "oban_manage.h"
+#include "verbs.h"
 
 #include "access/htup_details.h"
 #include "catalog/objectaccess.h"

@@ -6,83 +6,147 @@
  * cancel the worker of a job that was executing, retry the workers of its
  * queue, delete nobody.
  */
-#include "oban_manage.h"
+#include "verbs.h"
 
+#include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 
-/* A call of one verb over a set of jobs */
-typedef struct VerbCall
+/* A call whose jobs are being changed */
+typedef struct Change
 {
-	OmVerb verb;
-	OmJobIds locked;	/* the jobs that OM_LOCK has locked, in id order */
-	OmJobIds executing; /* those of them that were executing; cancel only */
+	OmCall *call;
+	OmJobIds executing; /* those of the jobs found that were executing; cancel only */
 	OmSignals signals;
-} VerbCall;
+} Change;
 
 static void
-note_locked(TupleTableSlot *row, void *state)
+note_found(TupleTableSlot *row, void *state)
 {
-	VerbCall *call = state;
+	Change *change = state;
+	OmCall *call = change->call;
 	bool isnull;
 	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
 
-	om_job_ids_add(&call->locked, id);
-	if (call->verb == OM_CANCEL && DatumGetBool(slot_getattr(row, OM_LOCK_EXECUTING, &isnull)))
-		om_job_ids_add(&call->executing, id);
+	if (call->outcomes != NULL && !om_outcomes_found(call->outcomes, row))
+		return;
+	om_job_ids_add(&call->found, id);
+	if (DatumGetBool(slot_getattr(row, OM_LOCK_EXECUTING, &isnull)))
+		om_job_ids_add(&change->executing, id);
 }
 
-static void
-tell_of_cancelled(TupleTableSlot *row, void *state)
+/*
+ * When a retried job is to run.  A job that came to match after the walk had
+ * begun may lie outside its range.
+ */
+static Timestamp
+time_in_spread(const OmSpread *spread, int64 id)
 {
-	VerbCall *call = state;
+	double range = (double) spread->highest - (double) spread->lowest;
+	double place = range > 0 ? ((double) id - (double) spread->lowest) / range : 0;
+
+	return spread->start + (int64) (spread->length * Min(Max(place, 0.0), 1.0));
+}
+
+/*
+ * Called for each job that was written.
+ */
+static void
+note_written(TupleTableSlot *row, void *state)
+{
+	Change *change = state;
+	OmCall *call = change->call;
 	bool isnull;
-	int64 id = DatumGetInt64(slot_getattr(row, OM_CANCEL_ID, &isnull));
+	int64 id = DatumGetInt64(slot_getattr(row, OM_WRITTEN_ID, &isnull));
 
-	if (om_job_ids_find(&call->executing, id) >= 0)
-		om_signal_kill(&call->signals, id);
+	if (call->outcomes != NULL)
+		om_outcomes_written(call->outcomes, row);
+
+	if (call->verb == OM_CANCEL && om_job_ids_find(&change->executing, id) >= 0)
+		om_signal_kill(&change->signals, id);
+	else if (call->verb == OM_RETRY &&
+			 (call->spread == NULL ||
+			  time_in_spread(call->spread, id) <= GetCurrentTransactionStartTimestamp()))
+		om_signal_wake(&change->signals, row, OM_WRITTEN_QUEUE);
 }
 
-static void
-tell_of_retried(TupleTableSlot *row, void *state)
-{
-	VerbCall *call = state;
-
-	om_signal_wake(&call->signals, row, OM_RETRY_QUEUE);
-}
-
-/* Called for each job that a verb has changed */
-static const OmRowCallback tell[OM_N_VERBS] = {
-	[OM_CANCEL] = tell_of_cancelled,
-	[OM_RETRY] = tell_of_retried,
+/* What those who are told of a job that the verb has written take to know of it */
+static const OmReturns needed[OM_N_VERBS] = {
+	[OM_CANCEL] = OM_RETURN_IDS,
+	[OM_RETRY] = OM_RETURN_QUEUES,
+	[OM_DELETE] = OM_RETURN_NOTHING,
 };
 
 /*
- * Change those of the jobs that the verb applies to: lock them in id order,
- * then write what was locked.  Returns how many were changed.  The caller has
- * connected to SPI.
+ * Write the jobs that were found and locked; returns how many.
+ */
+static uint64
+write_found(Change *change)
+{
+	OmCall *call = change->call;
+	OmQuery query = {
+		.step = OM_WRITE,
+		.verb = call->verb,
+		.returns = call->outcomes != NULL ? OM_RETURN_STATES : needed[call->verb],
+		.conditions = OM_BY_IDS,
+	};
+	Datum params[2] = {om_job_ids_array(&call->found)};
+
+	if (call->spread != NULL)
+	{
+		int count = call->found.count;
+		Datum *times = palloc(count * sizeof(Datum));
+
+		for (int i = 0; i < count; i++)
+			times[i] =
+				TimestampGetDatum(time_in_spread(call->spread, om_job_ids_data(&call->found)[i]));
+		params[1] = PointerGetDatum(construct_array(times, count, TIMESTAMPOID, sizeof(Timestamp),
+													FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+		query.step = OM_WRITE_EACH;
+		query.columns = OM_COLUMN_BIT(OM_SCHEDULED_AT);
+	}
+	return om_query_run(call->jobs, query, params, note_written, change);
+}
+
+/*
+ * Change those of the jobs of the call's filter that the verb applies to: lock
+ * them in id order, then write what was locked.  Returns how many were changed.
+ * The caller has connected to SPI.
+ */
+uint64
+om_change_found(OmCall *call)
+{
+	Change change = {.call = call};
+	bool dry_run = (call->outcomes != NULL && call->outcomes->dry_run);
+	OmQuery query = {
+		.step = dry_run ? OM_LOOK : OM_LOCK,
+		.verb = call->verb,
+		.returns = call->outcomes != NULL ? OM_RETURN_STATES : OM_RETURN_NOTHING,
+		.conditions = call->filter.conditions,
+	};
+	Datum params[OM_N_CONDITIONS];
+
+	om_job_ids_init(&call->found, 0);
+	om_job_ids_init(&change.executing, 0);
+	om_signals_init(&change.signals, call->jobs);
+
+	(void) om_filter_params(&call->filter, params);
+	om_query_run(call->jobs, query, params, note_found, &change);
+	return call->found.count > 0 && !dry_run ? write_found(&change) : 0;
+}
+
+/*
+ * The same for the jobs of an array of ids.
  */
 uint64
 om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
 {
-	VerbCall call = {.verb = verb};
-	Datum param = PointerGetDatum(ids);
-	int nids = ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids));
-	uint64 changed = 0;
+	OmCall call = {.verb = verb, .jobs = jobs};
 
-	if (nids == 0)
+	if (ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids)) == 0)
 		return 0;
-	om_job_ids_init(&call.locked, nids);
-	om_job_ids_init(&call.executing, 0);
-	om_signals_init(&call.signals, jobs);
-
-	om_query_run(jobs, (OmQuery){.step = OM_LOCK, .verb = verb}, &param, note_locked, &call);
-	if (call.locked.count > 0)
-	{
-		param = om_job_ids_array(&call.locked);
-		changed = om_query_run(jobs, (OmQuery){.step = OM_WRITE, .verb = verb}, &param, tell[verb],
-							   &call);
-	}
-	return changed;
+	om_filter_by_ids(&call.filter, PointerGetDatum(ids));
+	return om_change_found(&call);
 }
 
 /*
@@ -94,14 +158,19 @@ om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
 bool
 om_change_job(OmVerb verb, Oid jobs, int64 id)
 {
-	VerbCall call = {.verb = verb};
+	OmCall call = {.verb = verb};
+	Change change = {.call = &call};
+	OmQuery query = {
+		.step = OM_WRITE_ONE,
+		.verb = verb,
+		.returns = verb == OM_RETRY ? OM_RETURN_QUEUES : OM_RETURN_NOTHING,
+		.conditions = OM_BY_ID,
+	};
 	Datum param = Int64GetDatum(id);
-	OmRowCallback callback = verb == OM_CANCEL ? NULL : tell[verb];
 	OmJobIds ids;
 
-	om_signals_init(&call.signals, jobs);
-	if (om_query_run(jobs, (OmQuery){.step = OM_WRITE_ONE, .verb = verb}, &param, callback, &call) >
-		0)
+	om_signals_init(&change.signals, jobs);
+	if (om_query_run(jobs, query, &param, note_written, &change) > 0)
 		return true;
 	if (verb != OM_CANCEL)
 		return false;

@@ -9,13 +9,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "lib/stringinfo.h"
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
-#include "utils/numeric.h"
-
-/* How much of a refused value an error shows, in bytes */
-#define SHOWN_VALUE_LENGTH 60
 
 #define MAX_PRIORITY 9
 
@@ -34,15 +28,13 @@ read_object(const JsonbValue *value, Oid jobs, Datum *result)
 static bool
 read_whole_number(const JsonbValue *value, int32 least, int32 most, Datum *result)
 {
-	bool overflow = false;
-	int32 number;
+	int64 number;
+	bool fits;
 
-	/* numeric_int4 rounds, so a fraction shows in the normalized text only. */
-	if (value->type != jbvNumeric || strchr(numeric_normalize(value->val.numeric), '.') != NULL)
+	if (!om_value_whole_number(value, &number, &fits) || !fits || number < least || number > most)
 		return false;
-	number = numeric_int4_opt_error(value->val.numeric, &overflow);
-	*result = Int32GetDatum(number);
-	return !overflow && number >= least && number <= most;
+	*result = Int32GetDatum((int32) number);
+	return true;
 }
 
 static bool
@@ -109,105 +101,60 @@ read_tags(const JsonbValue *value, Oid jobs, Datum *result)
 
 /* clang-format off */
 const OmChangeKeyInfo om_change_keys[OM_N_CHANGE_KEYS] = {
-	[OM_ARGS] = {"args", OM_ARGS, JSONBOID, JSONBARRAYOID, read_object, "a JSON object"},
-	[OM_MAX_ATTEMPTS] = {"max_attempts", OM_MAX_ATTEMPTS, INT4OID, INT4ARRAYOID, read_max_attempts,
-						 "a whole number of at least 1 that its column can hold"},
-	[OM_META] = {"meta", OM_META, JSONBOID, JSONBARRAYOID, read_object, "a JSON object"},
-	[OM_PRIORITY] = {"priority", OM_PRIORITY, INT4OID, INT4ARRAYOID, read_priority,
-					 "a whole number from 0 to 9"},
-	[OM_QUEUE] = {"queue", OM_QUEUE, TEXTOID, TEXTARRAYOID, read_name,
-				  "a string that is not blank"},
-	[OM_SCHEDULED_AT] = {"scheduled_at", OM_SCHEDULED_AT, TIMESTAMPOID, TIMESTAMPARRAYOID,
-						 read_scheduled_at,
-						 "an ISO 8601 time such as \"2030-01-31T12:00:00Z\", "
-						 "in UTC when it has no offset"},
-	[OM_TAGS] = {"tags", OM_TAGS, TEXTARRAYOID, TEXTARRAYOID, read_tags, "an array of strings"},
-	[OM_WORKER] = {"worker", OM_WORKER, TEXTOID, TEXTARRAYOID, read_name,
-				   "a string that is not blank"},
-	[OM_SCHEDULE_IN] = {"schedule_in", OM_SCHEDULED_AT, TIMESTAMPOID, TIMESTAMPARRAYOID,
-						read_schedule_in,
-						"a number of seconds, or an interval such as \"5 minutes\""},
+	[OM_ARGS] = {{"args", "a JSON object"}, OM_ARGS, JSONBOID, JSONBARRAYOID, read_object},
+	[OM_MAX_ATTEMPTS] = {{"max_attempts", "a whole number of at least 1 that its column can hold"},
+						 OM_MAX_ATTEMPTS, INT4OID, INT4ARRAYOID, read_max_attempts},
+	[OM_META] = {{"meta", "a JSON object"}, OM_META, JSONBOID, JSONBARRAYOID, read_object},
+	[OM_PRIORITY] = {{"priority", "a whole number from 0 to 9"},
+					 OM_PRIORITY, INT4OID, INT4ARRAYOID, read_priority},
+	[OM_QUEUE] = {{"queue", "a string that is not blank"},
+				  OM_QUEUE, TEXTOID, TEXTARRAYOID, read_name},
+	[OM_SCHEDULED_AT] = {{"scheduled_at", "an ISO 8601 time such as \"2030-01-31T12:00:00Z\", "
+						  "in UTC when it has no offset"},
+						 OM_SCHEDULED_AT, TIMESTAMPOID, TIMESTAMPARRAYOID, read_scheduled_at},
+	[OM_TAGS] = {{"tags", "an array of strings"}, OM_TAGS, TEXTARRAYOID, TEXTARRAYOID, read_tags},
+	[OM_WORKER] = {{"worker", "a string that is not blank"},
+				   OM_WORKER, TEXTOID, TEXTARRAYOID, read_name},
+	[OM_SCHEDULE_IN] = {{"schedule_in", "a number of seconds, or an interval such as \"5 minutes\""},
+						OM_SCHEDULED_AT, TIMESTAMPOID, TIMESTAMPARRAYOID, read_schedule_in},
 };
 /* clang-format on */
 
-static const OmChangeKeyInfo *
-find_key(const JsonbValue *name)
+static const OmKeys change_keys = {
+	.what = "changes",
+	.simplest = "{} changes nothing",
+	.first = &om_change_keys[0].key,
+	.size = sizeof(OmChangeKeyInfo),
+	.count = OM_N_CHANGE_KEYS,
+};
+
+/* Changes that are being read */
+typedef struct Reading
 {
-	for (int i = 0; i < OM_N_CHANGE_KEYS; i++)
-	{
-		const char *key = om_change_keys[i].name;
+	OmChanges *changes;
+	Oid jobs;
+	const OmChangeKeyInfo *scheduled_by; /* the key that says when, or NULL */
+} Reading;
 
-		if ((int) strlen(key) == name->val.string.len &&
-			memcmp(key, name->val.string.val, name->val.string.len) == 0)
-			return &om_change_keys[i];
-	}
-	return NULL;
-}
-
-static char *
-allowed_keys(void)
-{
-	StringInfoData list;
-
-	initStringInfo(&list);
-	for (int i = 0; i < OM_N_CHANGE_KEYS; i++)
-		appendStringInfo(&list, "%s%s", i > 0 ? ", " : "", om_change_keys[i].name);
-	return list.data;
-}
-
-/*
- * The beginning of a string, for an error message.
- */
-static char *
-shown(const char *string, int len)
-{
-	int clipped = pg_mbcliplen(string, len, SHOWN_VALUE_LENGTH);
-
-	return psprintf("%.*s%s", clipped, string, clipped < len ? "..." : "");
-}
-
-static char *
-shown_value(const JsonbValue *value)
-{
-	Jsonb *json = JsonbValueToJsonb(unconstify(JsonbValue *, value));
-	char *string = JsonbToCString(NULL, &json->root, VARSIZE(json));
-
-	return shown(string, strlen(string));
-}
-
-/*
- * An input function of PostgreSQL's refused the value of a key: say what the
- * key takes, instead of the function's hint at its settings.
- */
 static void
-value_error_callback(void *arg)
+read_change(int number, const JsonbValue *value, void *state)
 {
-	const OmChangeKeyInfo *key = arg;
+	const OmChangeKeyInfo *key = &om_change_keys[number];
+	Reading *reading = state;
 
-	if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_DATA_EXCEPTION)
-		errhint("The key \"%s\" takes %s.", key->name, key->takes);
-}
-
-static Datum
-read_value(const OmChangeKeyInfo *key, const JsonbValue *value, Oid jobs)
-{
-	ErrorContextCallback callback = {
-		.previous = error_context_stack,
-		.callback = value_error_callback,
-		.arg = unconstify(OmChangeKeyInfo *, key),
-	};
-	Datum result = (Datum) 0;
-	bool fits;
-
-	error_context_stack = &callback;
-	fits = key->read(value, jobs, &result);
-	error_context_stack = callback.previous;
-
-	if (!fits)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("invalid value for \"%s\": %s", key->name, shown_value(value)),
-						errhint("The key \"%s\" takes %s.", key->name, key->takes)));
-	return result;
+	if (key->column == OM_SCHEDULED_AT)
+	{
+		if (reading->scheduled_by != NULL)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("\"%s\" and \"%s\" cannot be given together",
+								   reading->scheduled_by->key.name, key->key.name),
+							errdetail("Each says when the job should run."),
+							errhint("Give one of them.")));
+		reading->scheduled_by = key;
+	}
+	if (!key->read(value, reading->jobs, &reading->changes->values[key->column]))
+		om_value_refuse(&key->key, value);
+	reading->changes->columns |= OM_COLUMN_BIT(key->column);
 }
 
 /*
@@ -220,50 +167,11 @@ read_value(const OmChangeKeyInfo *key, const JsonbValue *value, Oid jobs)
 void
 om_changes_check(OmChanges *changes, const Jsonb *json, Oid jobs)
 {
-	JsonbIterator *iterator;
-	JsonbIteratorToken token;
-	JsonbValue name;
-	const OmChangeKeyInfo *scheduled_by = NULL;
+	Reading reading = {.changes = changes, .jobs = jobs};
 
 	changes->columns = 0;
-
-	if (json == NULL)
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("changes must not be null"),
-						errhint("Pass a JSON object; {} changes nothing.")));
-	if (!JB_ROOT_IS_OBJECT(json))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("changes must be a JSON object"),
-				 errhint("The keys allowed are %s.", allowed_keys())));
-
-	iterator = JsonbIteratorInit(unconstify(JsonbContainer *, &json->root));
-	while ((token = JsonbIteratorNext(&iterator, &name, true)) != WJB_DONE)
-	{
-		const OmChangeKeyInfo *key;
-		JsonbValue value;
-
-		if (token != WJB_KEY)
-			continue;
-		key = find_key(&name);
-		if (key == NULL)
-			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("unrecognized key \"%s\" in changes",
-								   shown(name.val.string.val, name.val.string.len)),
-							errhint("The keys allowed are %s.", allowed_keys())));
-
-		(void) JsonbIteratorNext(&iterator, &value, true);
-		if (key->column == OM_SCHEDULED_AT)
-		{
-			if (scheduled_by != NULL)
-				ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-								errmsg("\"%s\" and \"%s\" cannot be given together",
-									   scheduled_by->name, key->name),
-								errdetail("Each says when the job should run."),
-								errhint("Give one of them.")));
-			scheduled_by = key;
-		}
-		changes->values[key->column] = read_value(key, &value, jobs);
-		changes->columns |= OM_COLUMN_BIT(key->column);
-	}
+	om_object_check(json, &change_keys);
+	om_object_read(unconstify(JsonbContainer *, &json->root), &change_keys, read_change, &reading);
 }
 
 /*

@@ -3,7 +3,7 @@
  *		Changes of many jobs, each its own, that are collected to be written by one
  *		statement.
  */
-#include "oban_manage.h"
+#include "verbs.h"
 
 #include "utils/builtins.h"
 #include "utils/datum.h"

@@ -57,11 +57,13 @@ check_row(const OmJobResult *result, TupleDesc row)
 }
 
 /*
- * Put a row of oban_job's columns into the result.
+ * Put a row of oban_job's columns into the result.  An OmRowCallback, whose
+ * state is an OmJobResult.
  */
 void
-om_job_result_put(OmJobResult *result, TupleTableSlot *row)
+om_job_result_put(TupleTableSlot *row, void *state)
 {
+	OmJobResult *result = state;
 	MemoryContext caller = MemoryContextSwitchTo(result->context);
 
 	if (result->count == 0)

@@ -231,6 +231,7 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 	shape->schema = get_namespace_name_or_temp(RelationGetNamespace(rel));
 	shape->name = quote_qualified_identifier(shape->schema, RelationGetRelationName(rel));
 	shape->row_type = RelationGetForm(rel)->reltype;
+	shape->state_type = InvalidOid;
 	shape->errors_is_array = false;
 
 	initStringInfo(&missing);
@@ -254,6 +255,8 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 							errhint("Run Oban's latest migrations, or point "
 									"\"oban_manage.prefix\" at another schema.")));
 
+		if (needed_columns[i].kind == STATE_COLUMN)
+			shape->state_type = type;
 		if (needed_columns[i].kind == ERRORS_COLUMN)
 			shape->errors_is_array = (type == JSONBARRAYOID);
 	}

@@ -6,7 +6,7 @@
  * fails or is snoozed after it was cancelled would put it back to retryable or
  * scheduled, and it would run again.
  */
-#include "oban_manage.h"
+#include "triggers.h"
 
 #include "access/htup_details.h"
 #include "executor/spi.h"

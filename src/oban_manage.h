@@ -1,13 +1,13 @@
 /*
  * oban_manage.h
- *		Types and functions that the files of oban_manage share.
+ *		Types and functions that the files of oban_manage share: the arguments of
+ *		calls, the statements that are run, results and signals.
  *
  * The way of a call: an SQL entry point reads its arguments and finds the jobs
- * table (jobs_table.c, job_argument.c), or reads what fired it (triggers.c,
- * trigger_rows.c, trigger_contexts.c); the core of its verb
- * (cancel_retry_delete.c, update.c, update_with.c, read_job.c) runs one or two
- * statements (queries.c builds them, plan_cache.c keeps and runs them) and tells
- * the running Obans (signals.c).
+ * table (jobs_table.c, job_argument.c, filter.c), or reads what fired it
+ * (triggers.h); the core of its verb (verbs.h) runs one or two statements
+ * (queries.c builds them, plan_cache.c keeps and runs them) and tells the
+ * running Obans (signals.c).
  */
 #ifndef OBAN_MANAGE_H
 #define OBAN_MANAGE_H
@@ -15,14 +15,11 @@
 #include "postgres.h"
 
 #include "access/tupdesc.h"
-#include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
-#include "storage/buffile.h"
 #include "storage/lockdefs.h"
 #include "utils/array.h"
-#include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 #include "utils/tuplesort.h"
@@ -41,6 +38,7 @@ typedef struct OmTableShape
 	const char *schema; /* the prefix, as it is, unquoted */
 	const char *name;	/* schema-qualified and quoted */
 	Oid row_type;
+	Oid state_type;		  /* the enum of states */
 	bool errors_is_array; /* jsonb[] (Elixir) rather than jsonb (Python) */
 } OmTableShape;
 
@@ -95,6 +93,33 @@ extern Oid om_id_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *i
 extern Oid om_record_argument(FunctionCallInfo fcinfo, OmJobIds *ids);
 extern Oid om_ids_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *ids);
 
+/* ---- json_keys.c: JSON objects whose keys are known ---- */
+
+typedef struct OmKey
+{
+	const char *name;
+	const char *takes; /* completes "takes ..." */
+} OmKey;
+
+/* The keys that an object may have, each the first member of a larger struct */
+typedef struct OmKeys
+{
+	const char *what;	  /* the object, in messages */
+	const char *simplest; /* what to pass when there is nothing to say, for a hint */
+	const OmKey *first;
+	Size size; /* of the struct */
+	int count;
+} OmKeys;
+
+typedef void (*OmReadValue)(int key, const JsonbValue *value, void *state);
+
+extern const Jsonb *om_jsonb_argument(FunctionCallInfo fcinfo, int argno);
+extern void om_object_check(const Jsonb *json, const OmKeys *keys);
+extern void om_object_read(JsonbContainer *object, const OmKeys *keys, OmReadValue read,
+						   void *state);
+extern void om_value_refuse(const OmKey *key, const JsonbValue *value) pg_attribute_noreturn();
+extern bool om_value_whole_number(const JsonbValue *value, int64 *number, bool *fits);
+
 /* ---- changes.c, change_values.c: the checking of changes ---- */
 
 /* The keys of changes; all but the last are the columns that may be updated. */
@@ -115,19 +140,18 @@ typedef enum OmChangeKey
 #define OM_N_UPDATE_COLUMNS OM_SCHEDULE_IN
 
 /* A set of the columns that may be updated */
-typedef uint16 OmColumnSet;
+typedef uint8 OmColumnSet;
 
 #define OM_COLUMN_BIT(column) ((OmColumnSet) (1 << (column)))
 
 typedef struct OmChangeKeyInfo
 {
-	const char *name;
+	OmKey key;
 	OmChangeKey column; /* the column that it changes */
 	Oid type;			/* of the value that is passed to the query */
 	Oid array_type;		/* of the values of many jobs; tags are passed as text then */
 	/* Reads a value for the jobs table; false when it is not what the key takes. */
 	bool (*read)(const JsonbValue *value, Oid jobs, Datum *result);
-	const char *takes; /* completes "takes ..." */
 } OmChangeKeyInfo;
 
 extern const OmChangeKeyInfo om_change_keys[OM_N_CHANGE_KEYS];
@@ -147,6 +171,69 @@ extern bool om_value_time(const JsonbValue *value, Timestamp *time);
 extern bool om_value_time_from_now(const JsonbValue *value, Timestamp *time);
 extern bool om_value_tags(const JsonbValue *value, ArrayType **tags);
 
+/* ---- filter.c, conditions.c: which jobs a call is about ---- */
+
+/* The conditions that jobs are found by, in the order of their parameters */
+typedef enum OmCondition
+{
+	OM_ID_IS,
+	OM_ID_IS_ANY, /* of an array, as in each ..._ANY */
+	OM_STATE_IS,
+	OM_STATE_IS_ANY,
+	OM_QUEUE_IS,
+	OM_QUEUE_IS_ANY,
+	OM_WORKER_IS,
+	OM_WORKER_IS_ANY,
+	OM_PRIORITY_IS,
+	OM_PRIORITY_IS_ANY,
+	OM_ATTEMPT_IS,
+	OM_ATTEMPT_IS_ANY,
+	OM_MAX_ATTEMPTS_IS,
+	OM_MAX_ATTEMPTS_IS_ANY,
+	OM_ARGS_CONTAIN,
+	OM_META_CONTAIN,
+	OM_TAGS_CONTAIN,
+	OM_INSERTED_AFTER, /* or at that time */
+	OM_INSERTED_BEFORE,
+	OM_SCHEDULED_AFTER,
+	OM_SCHEDULED_BEFORE,
+	OM_ATTEMPTED_AFTER,
+	OM_ATTEMPTED_BEFORE,
+	OM_COMPLETED_AFTER,
+	OM_COMPLETED_BEFORE,
+	OM_CANCELLED_AFTER,
+	OM_CANCELLED_BEFORE,
+	OM_DISCARDED_AFTER,
+	OM_DISCARDED_BEFORE,
+	OM_ID_ABOVE,
+	OM_ID_UP_TO,
+	OM_LIMIT, /* no condition, but how many jobs, the lowest ids first */
+	OM_N_CONDITIONS
+} OmCondition;
+
+typedef uint32 OmConditionSet;
+
+#define OM_CONDITION_BIT(condition) ((OmConditionSet) 1 << (condition))
+
+#define OM_BY_ID  OM_CONDITION_BIT(OM_ID_IS)
+#define OM_BY_IDS OM_CONDITION_BIT(OM_ID_IS_ANY)
+
+/* Jobs that meet all of the conditions; when there is none, every job */
+typedef struct OmFilter
+{
+	OmConditionSet conditions;
+	Datum values[OM_N_CONDITIONS];
+} OmFilter;
+
+extern void om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition);
+extern void om_conditions_append_order(StringInfo sql, OmConditionSet set);
+extern int om_conditions_types(OmConditionSet set, Oid state_type, Oid *types);
+
+extern void om_filter_read(OmFilter *filter, const Jsonb *json, Oid jobs);
+extern void om_filter_by_ids(OmFilter *filter, Datum ids);
+extern void om_filter_add(OmFilter *filter, OmCondition condition, int64 value);
+extern int om_filter_params(const OmFilter *filter, Datum *params);
+
 /* ---- queries.c: the text of every statement ---- */
 
 typedef enum OmVerb
@@ -160,37 +247,61 @@ typedef enum OmVerb
 
 typedef enum OmStep
 {
-	OM_WRITE_ONE,  /* change the job $1, without locking it first */
-	OM_LOCK,	   /* lock those of the jobs $1 that the verb would change */
-	OM_WRITE,	   /* change the jobs $1, which are locked */
-	OM_WRITE_EACH, /* the same, each with its own values, in arrays beside the sorted $1 */
-	OM_GET_ONE,	   /* the job $1 as an oban_job */
-	OM_GET,		   /* the jobs $1 as oban_job */
-	OM_CANCELLED   /* is the job $1 cancelled? */
+	OM_WRITE_ONE,  /* change a job, without locking it first; OM_BY_ID */
+	OM_LOCK,	   /* lock the jobs that the verb would change; with states: all */
+	OM_LOOK,	   /* the same without a lock */
+	OM_WRITE,	   /* change jobs that are locked; OM_BY_IDS */
+	OM_WRITE_EACH, /* the same, each with its own values, in arrays beside the sorted ids */
+	OM_SURVEY,	   /* how many jobs the verb would change, and in which range of ids */
+	OM_GET,		   /* jobs as oban_job, as they are now */
+	OM_READ,	   /* the same, as the calling statement sees them */
+	OM_CANCELLED   /* is the job cancelled? OM_BY_ID */
 } OmStep;
+
+/* What a query returns of its jobs; the steps without a choice leave it 0 */
+typedef enum OmReturns
+{
+	OM_RETURN_NOTHING,
+	OM_RETURN_IDS,	  /* of the writing steps: OM_WRITTEN_ID, */
+	OM_RETURN_QUEUES, /* and OM_WRITTEN_QUEUE, */
+	OM_RETURN_STATES, /* and OM_WRITTEN_STATE; of OM_LOCK and OM_LOOK: up to OM_LOCK_NEW_STATE */
+	OM_RETURN_JOBS	  /* of the writing steps of update: oban_job */
+} OmReturns;
 
 /* What is asked of a jobs table; with the table's oid, the key of a kept plan. */
 typedef struct OmQuery
 {
 	uint8 step;			 /* OmStep */
 	uint8 verb;			 /* OmVerb, where the step is one of a verb */
-	OmColumnSet columns; /* of OM_UPDATE */
+	OmColumnSet columns; /* to write; with OM_LOOK: that bear on the new state */
+	uint8 returns;		 /* OmReturns */
 	Oid argument_type;	 /* of OM_LOCK for a callable: as what it takes the job */
+	OmConditionSet conditions;
 } OmQuery;
 
-#define OM_MAX_PARAMS (1 + OM_N_UPDATE_COLUMNS)
+#define OM_MAX_PARAMS (OM_N_CONDITIONS + OM_N_UPDATE_COLUMNS)
 
-/* Columns of the rows that OM_LOCK returns */
+/* Columns of the rows that OM_LOCK and OM_LOOK return */
 #define OM_LOCK_ID		  1 /* bigint */
 #define OM_LOCK_EXECUTING 2 /* boolean; cancel */
 #define OM_LOCK_SCHEDULED 2 /* boolean; update */
 #define OM_LOCK_ATTEMPT	  3 /* integer; update */
 #define OM_LOCK_UPDATABLE 4 /* record of all that may be updated; for a callable */
 #define OM_LOCK_ARGUMENT  5 /* argument_type; for a callable */
+#define OM_LOCK_STATE	  4 /* text; with states */
+#define OM_LOCK_APPLIES	  5 /* boolean: does the verb act on that state? */
+#define OM_LOCK_NEW_STATE 6 /* text; OM_LOOK: what the verb would make it */
 
-/* Columns of the rows that OM_WRITE_ONE and OM_WRITE return */
-#define OM_CANCEL_ID   1 /* bigint; cancel, OM_WRITE only */
-#define OM_RETRY_QUEUE 1 /* text; retry */
+/* Columns of the rows that the writing steps return, unless they are oban_job */
+#define OM_WRITTEN_ID	 1 /* bigint */
+#define OM_WRITTEN_QUEUE 2 /* text */
+#define OM_WRITTEN_STATE 3 /* text; with states */
+
+/* Columns of the row that OM_SURVEY returns */
+#define OM_SURVEY_COUNT	  1 /* bigint, as are the others; NULL where there is no job */
+#define OM_SURVEY_LOWEST  2
+#define OM_SURVEY_HIGHEST 3
+#define OM_SURVEY_LAST	  4 /* highest id of all jobs */
 
 /* Columns of oban_job, which OM_GET and the writing steps of update return */
 #define OM_JOB_ID	  1
@@ -208,6 +319,7 @@ typedef struct OmStatement
 
 extern void om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement);
 extern bool om_query_reads_only(OmQuery query);
+extern bool om_query_is_by_id(OmQuery query);
 
 /* ---- plan_cache.c: kept plans, and the running of them ---- */
 
@@ -236,7 +348,7 @@ typedef struct OmJobResult
 } OmJobResult;
 
 extern void om_job_result_init(OmJobResult *result, FunctionCallInfo fcinfo);
-extern void om_job_result_put(OmJobResult *result, TupleTableSlot *row);
+extern void om_job_result_put(TupleTableSlot *row, void *state);
 extern Datum om_job_result_return(OmJobResult *result, FunctionCallInfo fcinfo);
 
 /* ---- signals.c: what running Obans are told ---- */
@@ -253,141 +365,5 @@ typedef struct OmSignals
 extern void om_signals_init(OmSignals *signals, Oid jobs);
 extern void om_signal_kill(OmSignals *signals, int64 job_id);
 extern void om_signal_wake(OmSignals *signals, TupleTableSlot *row, AttrNumber column);
-
-/* ---- cancel_retry_delete.c: the verbs that change a job's state or remove it ---- */
-
-extern bool om_change_job(OmVerb verb, Oid jobs, int64 id);
-extern uint64 om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids);
-
-/* ---- update.c: updating jobs; what it shares with update_with.c ---- */
-
-/* An update of a set of jobs, or one */
-typedef struct OmUpdate
-{
-	Oid jobs;
-	bool missing_ok;		  /* pass over jobs that do not exist */
-	OmJobResult *result;	  /* NULL: nobody asks for the jobs */
-	const OmChanges *changes; /* to make to each of the jobs, where they are the same */
-	OmJobIds *ids;			  /* of the running step; distinct, in order */
-	bool *done;				  /* for each of them: has the step done it? */
-	OmJobIds due;			  /* jobs to write that were scheduled and are due now */
-	OmSignals signals;
-} OmUpdate;
-
-extern void om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *changes, bool missing_ok,
-						   OmJobResult *result);
-
-extern void om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok,
-						   OmJobResult *result);
-extern uint64 om_update_step(OmUpdate *update, OmQuery query, const Datum *values,
-							 OmRowCallback callback, void *state);
-extern void om_update_mark_done(OmUpdate *update, int64 id);
-extern void om_update_drop_missing(OmUpdate *update);
-extern void om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback,
-						   void *state);
-extern void om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id,
-								  int32 attempt, bool scheduled);
-extern void om_update_same(OmUpdate *update);
-extern void om_update_put_job(TupleTableSlot *row, void *state);
-extern void om_update_error_callback(void *arg);
-
-/* ---- callable.c: functions that say what to update ---- */
-
-typedef struct OmCallable
-{
-	FmgrInfo function;
-	char *name;			 /* signature, for messages */
-	Oid argument_type;	 /* as what it takes the job */
-	bool takes_context;	 /* as a second argument */
-	TransactionId xmin;	 /* of its row in pg_proc, and where that is: */
-	ItemPointerData tid; /* another when it has been replaced */
-} OmCallable;
-
-extern OmCallable *om_callable_prepare(FunctionCallInfo fcinfo, Oid function, Oid jobs);
-extern Jsonb *om_callable_call(OmCallable *callable, Datum job, NullableDatum context);
-
-/* ---- job_changes.c: changes of many jobs, each its own ---- */
-
-typedef struct OmJobChanges
-{
-	OmJobIds ids;		 /* in ascending order */
-	OmChanges *each;	 /* the changes of each of them */
-	uint64 *hashes;		 /* of what may be updated, when its callable was called */
-	OmColumnSet columns; /* that any of them names */
-	MemoryContext context;
-} OmJobChanges;
-
-extern void om_job_changes_init(OmJobChanges *changes, int capacity);
-extern void om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added,
-							   uint64 hash);
-extern void om_job_changes_values(OmJobChanges *changes, Datum *values);
-extern void om_job_changes_clear(OmJobChanges *changes);
-
-/* ---- update_with.c: updating jobs by a callable ---- */
-
-/*
- * Gives the next job, in ascending order of id, and the context for its
- * callable; false when there is none, or none that can be held in memory with
- * those before.  When "anew" is true, the contexts of those are not needed any
- * more.
- */
-typedef bool (*OmNextJob)(void *state, bool anew, int64 *id, NullableDatum *context);
-
-/* A list of jobs that share one context, for om_next_of_list */
-typedef struct OmJobList
-{
-	OmJobIds *ids;
-	int next;
-	NullableDatum context;
-} OmJobList;
-
-extern bool om_next_of_list(void *state, bool anew, int64 *id, NullableDatum *context);
-extern void om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state,
-						   bool missing_ok, OmJobResult *result);
-
-/* ---- trigger_rows.c: what fired a trigger, and the jobs that its rows name ---- */
-
-typedef struct OmTrigger
-{
-	TriggerData *data;
-	const char *column; /* that holds the jobs */
-	AttrNumber attnum;
-	Oid type; /* of its ids */
-	bool is_array;
-	bool reads_new;			/* the row version: NEW, or OLD */
-	Tuplestorestate *table; /* the transition table; NULL in a row trigger */
-	int table_pointer;		/* our place in it */
-	TupleTableSlot *row;	/* the one that is looked at */
-	ErrorContextCallback callback;
-} OmTrigger;
-
-extern Form_pg_attribute om_trigger_find_column(const TriggerData *data, const char *name,
-												const char *hint);
-extern void om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs);
-extern bool om_trigger_next_row(OmTrigger *trigger);
-extern void om_trigger_add_row_jobs(OmTrigger *trigger, OmJobIds *ids);
-extern void om_trigger_jobs(OmTrigger *trigger, OmJobIds *ids);
-extern Oid om_trigger_jobs_table(const OmTrigger *trigger, int nargs);
-extern Datum om_trigger_return(const OmTrigger *trigger);
-
-/* ---- trigger_contexts.c: what callables get from a trigger ---- */
-
-typedef struct OmTriggerContexts
-{
-	const OmTrigger *trigger;
-	MemoryContext context; /* that lives until the end */
-	FmgrInfo to_jsonb;
-	StringInfoData memory;		  /* contexts that are stored, */
-	BufFile *file;				  /* and those that are too many, each after its size; NULL: none */
-	HTAB *loaded;				  /* those of the file that are in memory for now, */
-	MemoryContext loaded_context; /* and where */
-} OmTriggerContexts;
-
-extern void om_trigger_contexts_begin(OmTriggerContexts *contexts, const OmTrigger *trigger);
-extern Datum om_trigger_context(OmTriggerContexts *contexts);
-extern int64 om_trigger_contexts_put(OmTriggerContexts *contexts);
-extern bool om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew);
-extern Datum om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position);
-extern void om_trigger_contexts_end(OmTriggerContexts *contexts);
 
 #endif /* OBAN_MANAGE_H */

@@ -8,8 +8,12 @@
  * and its text built anew, not only planned anew: schemas, tables and columns
  * may have been renamed.
  *
- * Users choose the tables, so the number of plans is bounded; the one that was
- * used longest ago goes first.
+ * A query that finds its jobs by their ids alone has one plan for all of them,
+ * by index.  A filter is planned with its values each time: how many jobs they
+ * match, and which partial index serves, makes the difference there.
+ *
+ * Users choose the tables and the filters, so the number of plans is bounded;
+ * the one that was used longest ago goes first.
  */
 #include "oban_manage.h"
 
@@ -44,7 +48,8 @@ typedef struct KeptPlan
 	int result_code; /* of OmStatement */
 	int nparams;
 	Oid param_types[OM_MAX_PARAMS];
-	int generation; /* of the plan that plan_by_index made; 0: none yet */
+	bool by_index;	/* one plan, made by plan_by_index */
+	int generation; /* of that plan; 0: none yet */
 	int users;		/* how many are running it: triggers on the table nest */
 	bool dropped;	/* by the cache; the last user frees it */
 } KeptPlan;
@@ -173,6 +178,7 @@ prepare(Oid jobs, OmQuery query)
 {
 	OmTableShape shape;
 	OmStatement statement;
+	bool by_index = om_query_is_by_id(query);
 	SPIPlanPtr plan;
 	KeptPlan *kept;
 
@@ -180,7 +186,7 @@ prepare(Oid jobs, OmQuery query)
 	om_query_build(query, &shape, &statement);
 
 	plan = SPI_prepare_cursor(statement.text, statement.nparams, statement.param_types,
-							  CURSOR_OPT_GENERIC_PLAN);
+							  by_index ? CURSOR_OPT_GENERIC_PLAN : CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor returned %s for %s", SPI_result_code_string(SPI_result),
 			 statement.text);
@@ -188,6 +194,7 @@ prepare(Oid jobs, OmQuery query)
 	/* From here to the return nothing must fail but for want of memory. */
 	kept = MemoryContextAllocZero(CacheMemoryContext, sizeof(KeptPlan));
 	kept->plan = plan;
+	kept->by_index = by_index;
 	kept->result_code = statement.result_code;
 	kept->nparams = statement.nparams;
 	memcpy(kept->param_types, statement.param_types, sizeof(kept->param_types));
@@ -243,7 +250,7 @@ run_plan(KeptPlan *kept, const SPIExecuteOptions *options)
 	kept->users++;
 	PG_TRY();
 	{
-		if (!is_planned_by_index(kept))
+		if (kept->by_index && !is_planned_by_index(kept))
 			plan_by_index(kept);
 		result = SPI_execute_plan_extended(kept->plan, options);
 	}

@@ -3,13 +3,14 @@
  *		The text of every statement that is run on a jobs table.
  *
  * A verb changes a single job by one UPDATE or DELETE of it (OM_WRITE_ONE), and
- * a set of jobs by two statements: OM_LOCK locks, in id order, those that the
- * verb would change, and OM_WRITE changes what was locked.  In either, the
- * state is tested on the row that is locked: when a worker changed it while we
- * waited for it, PostgreSQL tests the WHERE of the very row again on its newest
- * version, but it does not run again any subquery or join that took no lock.
- * So no statement here has one.  Where each job gets values of its own
- * (OM_WRITE_EACH), they are looked up in arrays beside the ids.
+ * a set of jobs by two statements: OM_LOCK finds, by their ids or by a filter,
+ * and locks, in id order, those that the verb would change, and OM_WRITE changes
+ * what was locked.  In either, the conditions and the state are tested on the
+ * row that is locked: when a worker changed it while we waited for it,
+ * PostgreSQL tests the WHERE of the very row again on its newest version, but it
+ * does not run again any subquery or join that took no lock.  So no statement
+ * that locks has one.  Where each job gets values of its own (OM_WRITE_EACH),
+ * they are looked up in arrays beside the ids.
  *
  * "id = ANY ($1)" stands in the locking and in the writing statement, for a
  * join with the locked ids would fetch the whole of a table on another server;
@@ -34,9 +35,7 @@
 #define STATE_IS(state)		 "j.state OPERATOR(pg_catalog.=) '" state "'"
 #define STATE_IS_NOT(states) "j.state OPERATOR(pg_catalog.<>) ALL ('{" states "}')"
 
-#define ID_IS	  "j.id OPERATOR(pg_catalog.=) $1"
-#define ID_IS_ANY "j.id OPERATOR(pg_catalog.=) ANY ($1)"
-#define LOCKED_ID "j.id::pg_catalog.int8"
+#define JOB_ID "j.id::pg_catalog.int8"
 
 /*
  * What the verbs are made of.
@@ -46,13 +45,12 @@
  */
 typedef struct VerbQueries
 {
-	const char *condition;	 /* the jobs that the verb changes */
+	const char *condition;	 /* the jobs that the verb changes; NULL: all */
 	const char *one;		 /* further condition of OM_WRITE_ONE */
-	const char *noted;		 /* what OM_LOCK returns of a job besides its id */
+	const char *noted;		 /* what OM_LOCK returns as OM_LOCK_EXECUTING, OM_LOCK_SCHEDULED */
 	const char *lock;		 /* strength of the lock */
-	const char *assignments; /* NULL: the row is deleted; "": by the columns */
-	const char *one_returns; /* RETURNING of OM_WRITE_ONE */
-	const char *set_returns; /* RETURNING of OM_WRITE */
+	const char *assignments; /* besides those of the columns; NULL: the row is deleted */
+	const char *new_state;	 /* as text; NULL: by the columns */
 } VerbQueries;
 
 /* clang-format off */
@@ -64,7 +62,7 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 		.noted = STATE_IS("executing"),
 		.lock = "NO KEY UPDATE",
 		.assignments = "state = 'cancelled', cancelled_at = " NOW,
-		.set_returns = LOCKED_ID,
+		.new_state = "'cancelled'",
 	},
 	/*
 	 * A job whose meta has the key uniq_bmp is one of Oban Pro's unique jobs:
@@ -74,21 +72,21 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 	[OM_RETRY] = {
 		.condition = STATE_IS_NOT("available,executing"),
 		.lock = "NO KEY UPDATE",
-		.assignments = "state = 'available', scheduled_at = " NOW
-			", max_attempts = GREATEST(j.max_attempts, j.attempt OPERATOR(pg_catalog.+) 1)"
+		.assignments = "max_attempts ="
+			" GREATEST(j.max_attempts, j.attempt OPERATOR(pg_catalog.+) 1)"
 			", completed_at = NULL, cancelled_at = NULL, discarded_at = NULL"
 			", meta = CASE WHEN (j.meta OPERATOR(pg_catalog.->) 'uniq_bmp'::pg_catalog.text)"
 			" IS NULL THEN j.meta"
 			" ELSE pg_catalog.jsonb_set(j.meta, '{uniq_bmp}', '[]') END",
-		.one_returns = "j.queue::pg_catalog.text",
-		.set_returns = "j.queue::pg_catalog.text",
+		.new_state = "'available'",
 	},
 	[OM_DELETE] = {
 		.condition = STATE_IS_NOT("executing"),
 		.lock = "UPDATE",
+		.new_state = "NULL",
 	},
 	[OM_UPDATE] = {
-		.noted = STATE_IS("scheduled") ", j.attempt::pg_catalog.int4",
+		.noted = STATE_IS("scheduled"),
 		.lock = "NO KEY UPDATE",
 		.assignments = "",
 	},
@@ -153,7 +151,7 @@ append_updatable(StringInfo sql)
 {
 	appendStringInfoString(sql, ", ROW(j.attempt");
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
-		appendStringInfo(sql, ", j.%s", om_change_keys[column].name);
+		appendStringInfo(sql, ", j.%s", om_change_keys[column].key.name);
 	appendStringInfoString(sql, "), ");
 }
 
@@ -180,13 +178,14 @@ append_argument(StringInfo sql, const OmTableShape *shape, Oid type)
 }
 
 /*
- * The number of the parameter that has a column's new value: $1 are the ids,
- * the columns follow in the order of OmChangeKey.
+ * The number of the parameter that has a column's new value: those of the
+ * conditions come first, the columns follow in the order of OmChangeKey.
  */
 static int
-column_param(OmColumnSet columns, OmChangeKey column)
+column_param(OmQuery query, OmChangeKey column)
 {
-	return 2 + pg_popcount32(columns & (OM_COLUMN_BIT(column) - 1));
+	return 1 + pg_popcount32(query.conditions) +
+		   pg_popcount32(query.columns & (OM_COLUMN_BIT(column) - 1));
 }
 
 /*
@@ -200,27 +199,53 @@ column_param(OmColumnSet columns, OmChangeKey column)
 static char *
 new_value(OmQuery query, OmChangeKey column)
 {
-	int param = column_param(query.columns, column);
+	int param = column_param(query, column);
 
 	if (query.step != OM_WRITE_EACH)
 		return psprintf("$%d", param);
-	return psprintf("$%d[pg_catalog.width_bucket(" LOCKED_ID ", $1)]%s", param,
+	return psprintf("$%d[pg_catalog.width_bucket(" JOB_ID ", $1)]%s", param,
 					column == OM_TAGS ? "::pg_catalog.text[]" : "");
 }
 
 /*
- * Assign the columns that were named, and no others: what someone else wrote to
- * another column stays.  A new schedule moves a job between available and
+ * The state that a new schedule gives a job: it moves between available and
  * scheduled, because workers fetch by state alone.
  */
 static void
-append_update_assignments(StringInfo sql, OmQuery query)
+append_state_by_schedule(StringInfo sql, OmQuery query, const OmTableShape *shape)
 {
-	const char *separator = "";
+	char *time = new_value(query, OM_SCHEDULED_AT);
+
+	if (query.verb == OM_RETRY)
+	{
+		char *enum_name = format_type_be_qualified(shape->state_type);
+
+		appendStringInfo(sql, "CASE WHEN %s OPERATOR(pg_catalog.>) " NOW, time);
+		appendStringInfo(sql, " THEN 'scheduled'::%s ELSE 'available'::%s END", enum_name,
+						 enum_name);
+	}
+	else
+	{
+		appendStringInfoString(sql, "CASE WHEN " STATE_IS("available"));
+		appendStringInfo(sql, " AND %s OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'", time);
+		appendStringInfoString(sql, " WHEN " STATE_IS("scheduled"));
+		appendStringInfo(sql, " AND %s OPERATOR(pg_catalog.<=) " NOW " THEN 'available'", time);
+		appendStringInfoString(sql, " ELSE j.state END");
+	}
+}
+
+/*
+ * Assign the columns that were named, and no others: what someone else wrote to
+ * another column stays.
+ */
+static void
+append_column_assignments(StringInfo sql, OmQuery query, const OmTableShape *shape)
+{
+	const char *separator = query.verb == OM_UPDATE ? "" : ", ";
 
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
 	{
-		const char *name = om_change_keys[column].name;
+		const char *name = om_change_keys[column].key.name;
 
 		if ((query.columns & OM_COLUMN_BIT(column)) == 0)
 			continue;
@@ -232,19 +257,35 @@ append_update_assignments(StringInfo sql, OmQuery query)
 
 	if (query.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
 	{
-		char *time = new_value(query, OM_SCHEDULED_AT);
-
-		appendStringInfoString(sql, ", state = CASE WHEN " STATE_IS("available"));
-		appendStringInfo(sql, " AND %s OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'", time);
-		appendStringInfoString(sql, " WHEN " STATE_IS("scheduled"));
-		appendStringInfo(sql, " AND %s OPERATOR(pg_catalog.<=) " NOW " THEN 'available'", time);
-		appendStringInfoString(sql, " ELSE j.state END");
+		appendStringInfoString(sql, ", state = ");
+		append_state_by_schedule(sql, query, shape);
 	}
+	else if (query.verb == OM_RETRY)
+		appendStringInfoString(sql, ", state = 'available', scheduled_at = " NOW);
 }
 
 /*
- * UPDATE name AS j SET assignments WHERE condition RETURNING ...
- * DELETE FROM name AS j WHERE condition
+ * RETURNING what the query asks for
+ */
+static void
+append_returning(StringInfo sql, OmQuery query, const OmTableShape *shape)
+{
+	if (query.returns == OM_RETURN_NOTHING)
+		return;
+	appendStringInfoString(sql, " RETURNING ");
+	if (query.returns == OM_RETURN_JOBS)
+		append_job_columns(sql, shape, false);
+	else
+		appendStringInfoString(sql, JOB_ID);
+	if (query.returns == OM_RETURN_QUEUES || query.returns == OM_RETURN_STATES)
+		appendStringInfoString(sql, ", j.queue::pg_catalog.text");
+	if (query.returns == OM_RETURN_STATES)
+		appendStringInfoString(sql, ", j.state::pg_catalog.text");
+}
+
+/*
+ * UPDATE name AS j SET assignments WHERE conditions RETURNING ...
+ * DELETE FROM name AS j WHERE conditions RETURNING ...
  *
  * Returns the result code that running it must give.
  */
@@ -253,63 +294,105 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 {
 	const VerbQueries *verb = &verb_queries[query.verb];
 	bool one = (query.step == OM_WRITE_ONE);
-	const char *returns = one ? verb->one_returns : verb->set_returns;
+	bool returns = (query.returns != OM_RETURN_NOTHING);
 
 	if (verb->assignments == NULL)
 		appendStringInfo(sql, "DELETE FROM %s AS j", shape->name);
 	else
 	{
 		appendStringInfo(sql, "UPDATE %s AS j SET %s", shape->name, verb->assignments);
-		if (query.verb == OM_UPDATE)
-			append_update_assignments(sql, query);
+		append_column_assignments(sql, query, shape);
 	}
 
-	appendStringInfo(sql, " WHERE %s", one ? ID_IS : ID_IS_ANY);
-	if (verb->condition != NULL)
-		appendStringInfo(sql, " AND %s", verb->condition);
+	om_conditions_append(sql, query.conditions, verb->condition);
 	if (one && verb->one != NULL)
 		appendStringInfo(sql, " AND %s", verb->one);
 	if (one && (query.columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS)))
 		appendStringInfo(sql, " AND j.attempt OPERATOR(pg_catalog.<=) $%d",
-						 column_param(query.columns, OM_MAX_ATTEMPTS));
+						 column_param(query, OM_MAX_ATTEMPTS));
+	append_returning(sql, query, shape);
 
 	if (verb->assignments == NULL)
-		return SPI_OK_DELETE;
-	if (query.verb == OM_UPDATE)
-	{
-		appendStringInfoString(sql, " RETURNING ");
-		append_job_columns(sql, shape, false);
-		return SPI_OK_UPDATE_RETURNING;
-	}
-	if (returns == NULL)
-		return SPI_OK_UPDATE;
-	appendStringInfo(sql, " RETURNING %s", returns);
-	return SPI_OK_UPDATE_RETURNING;
+		return returns ? SPI_OK_DELETE_RETURNING : SPI_OK_DELETE;
+	return returns ? SPI_OK_UPDATE_RETURNING : SPI_OK_UPDATE;
 }
 
 /*
- * SELECT id, noted[, updatable, argument] FROM name AS j
- * WHERE id = ANY ($1) AND condition ORDER BY id FOR ...
+ * , state, does the verb apply, the state that it gives
+ */
+static void
+append_states(StringInfo sql, OmQuery query, const OmTableShape *shape)
+{
+	const VerbQueries *verb = &verb_queries[query.verb];
+
+	appendStringInfo(sql, ", j.state::pg_catalog.text, %s, (",
+					 verb->condition != NULL ? verb->condition : "true");
+	if (query.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
+		append_state_by_schedule(sql, query, shape);
+	else
+		appendStringInfoString(sql, verb->new_state != NULL ? verb->new_state : "j.state");
+	appendStringInfoString(sql, ")::pg_catalog.text");
+}
+
+/*
+ * SELECT id, noted, attempt[, states][, updatable, argument] FROM name AS j
+ * WHERE conditions ORDER BY id [LIMIT ...] [FOR ...]
  *
- * Rows are locked above the sort, so in the order of their ids.
+ * Rows are locked above the sort, so in the order of their ids; and the limit
+ * counts those that still match then.
  */
 static void
 append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
 {
 	const VerbQueries *verb = &verb_queries[query.verb];
+	bool states = (query.returns == OM_RETURN_STATES);
 
-	appendStringInfoString(sql, "SELECT " LOCKED_ID);
-	if (verb->noted != NULL)
-		appendStringInfo(sql, ", %s", verb->noted);
+	appendStringInfo(sql, "SELECT " JOB_ID ", %s, %s", verb->noted != NULL ? verb->noted : "false",
+					 query.verb == OM_UPDATE ? "j.attempt::pg_catalog.int4" : "0");
+	if (states)
+		append_states(sql, query, shape);
 	if (OidIsValid(query.argument_type))
 	{
 		append_updatable(sql);
 		append_argument(sql, shape, query.argument_type);
 	}
-	appendStringInfo(sql, " FROM %s AS j WHERE " ID_IS_ANY, shape->name);
-	if (verb->condition != NULL)
-		appendStringInfo(sql, " AND %s", verb->condition);
-	appendStringInfo(sql, " ORDER BY j.id FOR %s", verb->lock);
+	appendStringInfo(sql, " FROM %s AS j", shape->name);
+	om_conditions_append(sql, query.conditions, states ? NULL : verb->condition);
+	om_conditions_append_order(sql, query.conditions);
+	if (query.step == OM_LOCK)
+		appendStringInfo(sql, " FOR %s", verb->lock);
+}
+
+/*
+ * SELECT how many jobs, their lowest and highest ids, the highest id of all
+ * FROM name AS j WHERE conditions
+ */
+static void
+append_survey(StringInfo sql, OmQuery query, const OmTableShape *shape)
+{
+	appendStringInfo(sql,
+					 "SELECT pg_catalog.count(*), pg_catalog.min(" JOB_ID
+					 "), pg_catalog.max(" JOB_ID "), (SELECT pg_catalog.max(" JOB_ID
+					 ") FROM %s AS j) FROM %s AS j",
+					 shape->name, shape->name);
+	om_conditions_append(sql, query.conditions, verb_queries[query.verb].condition);
+}
+
+/*
+ * The types of the parameters: one of each condition, one of each column.
+ */
+static void
+set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape)
+{
+	statement->nparams =
+		om_conditions_types(query.conditions, shape->state_type, statement->param_types);
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+	{
+		if (query.columns & OM_COLUMN_BIT(column))
+			statement->param_types[statement->nparams++] = query.step == OM_WRITE_EACH
+															   ? om_change_keys[column].array_type
+															   : om_change_keys[column].type;
+	}
 }
 
 /*
@@ -322,52 +405,40 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	statement->nparams = 1;
-	statement->param_types[0] = INT8ARRAYOID;
+	set_param_types(statement, query, shape);
 	statement->result_code = SPI_OK_SELECT;
 
 	switch ((OmStep) query.step)
 	{
 		case OM_WRITE_ONE:
-			statement->param_types[0] = INT8OID;
-			statement->result_code = append_write(&sql, query, shape);
-			break;
-
-		case OM_LOCK:
-			append_lock(&sql, query, shape);
-			break;
-
 		case OM_WRITE:
 		case OM_WRITE_EACH:
 			statement->result_code = append_write(&sql, query, shape);
 			break;
 
-		case OM_GET_ONE:
+		case OM_LOCK:
+		case OM_LOOK:
+			append_lock(&sql, query, shape);
+			break;
+
+		case OM_SURVEY:
+			append_survey(&sql, query, shape);
+			break;
+
 		case OM_GET:
+		case OM_READ:
 			appendStringInfoString(&sql, "SELECT ");
 			append_job_columns(&sql, shape, false);
-			if (query.step == OM_GET_ONE)
-			{
-				statement->param_types[0] = INT8OID;
-				appendStringInfo(&sql, " FROM %s AS j WHERE " ID_IS, shape->name);
-			}
-			else
-				appendStringInfo(&sql, " FROM %s AS j WHERE " ID_IS_ANY, shape->name);
+			appendStringInfo(&sql, " FROM %s AS j", shape->name);
+			om_conditions_append(&sql, query.conditions, NULL);
+			if (query.conditions & OM_CONDITION_BIT(OM_LIMIT))
+				om_conditions_append_order(&sql, query.conditions);
 			break;
 
 		case OM_CANCELLED:
-			statement->param_types[0] = INT8OID;
-			appendStringInfo(&sql, "SELECT " STATE_IS("cancelled") " FROM %s AS j WHERE " ID_IS,
-							 shape->name);
+			appendStringInfo(&sql, "SELECT " STATE_IS("cancelled") " FROM %s AS j", shape->name);
+			om_conditions_append(&sql, query.conditions, NULL);
 			break;
-	}
-
-	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
-	{
-		if (query.columns & OM_COLUMN_BIT(column))
-			statement->param_types[statement->nparams++] = query.step == OM_WRITE_EACH
-															   ? om_change_keys[column].array_type
-															   : om_change_keys[column].type;
 	}
 	statement->text = sql.data;
 }
@@ -378,5 +449,14 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 bool
 om_query_reads_only(OmQuery query)
 {
-	return query.step == OM_GET_ONE || query.step == OM_CANCELLED;
+	return query.step == OM_READ || query.step == OM_CANCELLED;
+}
+
+/*
+ * Does the query find its jobs by their ids alone?
+ */
+bool
+om_query_is_by_id(OmQuery query)
+{
+	return query.conditions == OM_BY_ID || query.conditions == OM_BY_IDS;
 }

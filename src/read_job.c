@@ -8,12 +8,6 @@
 
 #include "executor/spi.h"
 
-static void
-put_job(TupleTableSlot *row, void *state)
-{
-	om_job_result_put(state, row);
-}
-
 /*
  * oban_get_job(job_id bigint, prefix text) -> oban_job
  *		The job, or NULL when there is none.
@@ -34,7 +28,8 @@ oban_get_job(PG_FUNCTION_ARGS)
 	om_job_result_init(&result, fcinfo);
 
 	SPI_connect();
-	om_query_run(jobs, (OmQuery){.step = OM_GET_ONE}, &id, put_job, &result);
+	om_query_run(jobs, (OmQuery){.step = OM_READ, .conditions = OM_BY_ID}, &id, om_job_result_put,
+				 &result);
 	SPI_finish();
 	return om_job_result_return(&result, fcinfo);
 }
@@ -67,7 +62,8 @@ oban_job_cancelled(PG_FUNCTION_ARGS)
 	jobs = om_jobs_table_argument(fcinfo, 1, AccessShareLock);
 
 	SPI_connect();
-	om_query_run(jobs, (OmQuery){.step = OM_CANCELLED}, &id, note_cancelled, &cancelled);
+	om_query_run(jobs, (OmQuery){.step = OM_CANCELLED, .conditions = OM_BY_ID}, &id, note_cancelled,
+				 &cancelled);
 	SPI_finish();
 	PG_RETURN_BOOL(cancelled);
 }

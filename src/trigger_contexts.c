@@ -7,7 +7,7 @@
  * of which a row may name many, so they are stored: in memory as far as
  * work_mem goes, the others in a temporary file.
  */
-#include "oban_manage.h"
+#include "triggers.h"
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"

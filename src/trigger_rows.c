@@ -7,7 +7,7 @@
  * first argument names the column that holds a job's id, or an array of them,
  * and may say which version: OLD.column or NEW.column.
  */
-#include "oban_manage.h"
+#include "triggers.h"
 
 #include "executor/executor.h"
 #include "miscadmin.h"

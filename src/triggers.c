@@ -5,7 +5,7 @@
  * A trigger passes over jobs that do not exist, in update too: jobs are pruned
  * while the rows that named them live on.
  */
-#include "oban_manage.h"
+#include "triggers.h"
 
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"

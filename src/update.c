@@ -7,7 +7,7 @@
  * that is enough; otherwise the jobs are locked in id order, looked at, and
  * written by one UPDATE.
  */
-#include "oban_manage.h"
+#include "verbs.h"
 
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
@@ -69,6 +69,18 @@ list_jobs(const OmUpdate *update, bool done, StringInfo list)
 }
 
 /*
+ * For error context callbacks, which are called for notices, warnings and log
+ * messages too: is it an error?
+ */
+bool
+om_is_error(void)
+{
+	int category = ERRCODE_TO_CATEGORY(geterrcode());
+
+	return category != ERRCODE_SUCCESSFUL_COMPLETION && category != ERRCODE_WARNING;
+}
+
+/*
  * What went wrong did so at one of the jobs that are not done.  Where they are
  * worked on in id order, as an index scan of a plain table does, it is the
  * first.  Triggers that fire after the statement may fail at any of them.
@@ -83,8 +95,7 @@ om_update_error_callback(void *arg)
 	StringInfoData list;
 	int count;
 
-	if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_SUCCESSFUL_COMPLETION ||
-		ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_WARNING)
+	if (!om_is_error())
 		return;
 
 	initStringInfo(&list);
@@ -157,8 +168,8 @@ om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id, int3
 		if (attempt > max_attempts)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid value for \"%s\": %d", om_change_keys[OM_MAX_ATTEMPTS].name,
-							max_attempts),
+					 errmsg("invalid value for \"%s\": %d",
+							om_change_keys[OM_MAX_ATTEMPTS].key.name, max_attempts),
 					 errdetail("Job " INT64_FORMAT " has already made %d attempts.", id, attempt),
 					 errhint("Give at least as many.")));
 	}
@@ -168,16 +179,35 @@ om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id, int3
 }
 
 static void
+look_at_row(OmUpdate *update, TupleTableSlot *row, int64 id)
+{
+	bool isnull;
+
+	om_update_look_at_job(update, update->changes, id,
+						  DatumGetInt32(slot_getattr(row, OM_LOCK_ATTEMPT, &isnull)),
+						  DatumGetBool(slot_getattr(row, OM_LOCK_SCHEDULED, &isnull)));
+}
+
+static void
 note_locked(TupleTableSlot *row, void *state)
 {
 	OmUpdate *update = state;
 	bool isnull;
 	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
 
-	om_update_look_at_job(update, update->changes, id,
-						  DatumGetInt32(slot_getattr(row, OM_LOCK_ATTEMPT, &isnull)),
-						  DatumGetBool(slot_getattr(row, OM_LOCK_SCHEDULED, &isnull)));
+	look_at_row(update, row, id);
 	om_update_mark_done(update, id);
+}
+
+/*
+ * What the writing steps return, which om_update_put_job takes.
+ */
+OmReturns
+om_update_returns(const OmUpdate *update)
+{
+	if (update->result != NULL)
+		return OM_RETURN_JOBS;
+	return update->outcomes != NULL ? OM_RETURN_STATES : OM_RETURN_QUEUES;
 }
 
 /*
@@ -193,10 +223,15 @@ om_update_put_job(TupleTableSlot *row, void *state)
 
 	om_update_mark_done(update, id);
 	if (update->result != NULL)
-		om_job_result_put(update->result, row);
+		om_job_result_put(row, update->result);
+	if (update->outcomes != NULL)
+		om_outcomes_written(update->outcomes, row);
 	if (om_job_ids_find(&update->due, id) >= 0)
-		om_signal_wake(&update->signals, row, OM_JOB_QUEUE);
+		om_signal_wake(&update->signals, row,
+					   update->result != NULL ? OM_JOB_QUEUE : OM_WRITTEN_QUEUE);
 }
+
+StaticAssertDecl(OM_JOB_ID == OM_WRITTEN_ID, "om_update_put_job takes either");
 
 /*
  * Run a statement over the ids of the update, which are its first parameter;
@@ -209,6 +244,7 @@ om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallba
 	Datum params[OM_MAX_PARAMS];
 
 	query.verb = OM_UPDATE;
+	query.conditions = query.step == OM_WRITE_ONE ? OM_BY_ID : OM_BY_IDS;
 	params[0] = query.step == OM_WRITE_ONE ? Int64GetDatum(om_job_ids_data(update->ids)[0])
 										   : om_job_ids_array(update->ids);
 	if (values != NULL)
@@ -219,23 +255,33 @@ om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallba
 }
 
 /*
+ * The values of those columns, in the order in which a query takes them.
+ */
+static void
+values_of(const OmChanges *changes, OmColumnSet columns, Datum *values)
+{
+	int nvalues = 0;
+
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+	{
+		if (columns & OM_COLUMN_BIT(column))
+			values[nvalues++] = changes->values[column];
+	}
+}
+
+/*
  * Write the same changes to the jobs of the update.  Returns how many were
  * written.
  */
 static uint64
 write_same(OmUpdate *update, OmStep step)
 {
-	const OmChanges *changes = update->changes;
+	OmColumnSet columns = update->changes->columns;
+	OmQuery query = {.step = step, .columns = columns, .returns = om_update_returns(update)};
 	Datum values[OM_N_UPDATE_COLUMNS];
-	int nvalues = 0;
 
-	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
-	{
-		if (changes->columns & OM_COLUMN_BIT(column))
-			values[nvalues++] = changes->values[column];
-	}
-	return om_update_step(update, (OmQuery){.step = step, .columns = changes->columns}, values,
-						  om_update_put_job, update);
+	values_of(update->changes, columns, values);
+	return om_update_step(update, query, values, om_update_put_job, update);
 }
 
 /*
@@ -297,6 +343,76 @@ om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *json, bool missing_ok, OmJo
 	SPI_finish();
 }
 
+/* An update of the jobs of a filter */
+typedef struct Found
+{
+	OmUpdate update;
+	OmCall *call;
+} Found;
+
+static void
+note_found(TupleTableSlot *row, void *state)
+{
+	Found *found = state;
+	bool isnull;
+	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+
+	if (found->call->outcomes != NULL)
+		(void) om_outcomes_found(found->call->outcomes, row);
+	look_at_row(&found->update, row, id);
+	om_job_ids_add(&found->call->found, id);
+}
+
+/*
+ * Update the jobs of the call's filter.  Returns how many were updated; with
+ * empty changes, which write and lock nothing, how many were found.  The caller
+ * has connected to SPI.
+ */
+uint64
+om_update_found(OmCall *call)
+{
+	bool dry_run = (call->outcomes != NULL && call->outcomes->dry_run);
+	bool writes = (call->changes.columns != 0 && !dry_run);
+	OmQuery query = {
+		.step = writes ? OM_LOCK : OM_LOOK,
+		.verb = OM_UPDATE,
+		.returns = call->outcomes != NULL ? OM_RETURN_STATES : OM_RETURN_NOTHING,
+		.conditions = call->filter.conditions,
+	};
+	Found found = {.call = call};
+	OmUpdate *update = &found.update;
+	Datum params[OM_MAX_PARAMS];
+	int nparams = om_filter_params(&call->filter, params);
+	OmJobIds none;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = om_update_error_callback,
+		.arg = update,
+	};
+	uint64 count;
+
+	om_job_ids_init(&call->found, 0);
+	om_job_ids_init(&none, 0);
+	om_update_init(update, call->jobs, 0, true, NULL);
+	update->changes = &call->changes;
+	update->outcomes = call->outcomes;
+	update->ids = &none;
+	error_context_stack = &callback;
+
+	if (dry_run)
+		query.columns = call->changes.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT);
+	values_of(&call->changes, query.columns, &params[nparams]);
+	count = om_query_run(call->jobs, query, params, note_found, &found);
+	if (writes && count > 0)
+	{
+		update->ids = &call->found;
+		update->done = palloc(count);
+		count = write_same(update, OM_WRITE);
+	}
+	error_context_stack = callback.previous;
+	return count;
+}
+
 /*
  * What the SQL entry points have in common: the changes are the argument after
  * the job.
@@ -304,7 +420,7 @@ om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *json, bool missing_ok, OmJo
 static Datum
 update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
 {
-	Jsonb *changes = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
+	const Jsonb *changes = om_jsonb_argument(fcinfo, 1);
 	OmJobResult result;
 
 	om_job_result_init(&result, fcinfo);

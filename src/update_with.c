@@ -12,7 +12,7 @@
  * anything; then what was read ahead is read again, and once a callable has,
  * each job is written at once.
  */
-#include "oban_manage.h"
+#include "verbs.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -188,8 +188,10 @@ write_changes(WithUpdate *with)
 		om_job_changes_values(&with->changes, values);
 		with->update.ids = &with->changes.ids;
 		om_update_step(&with->update,
-					   (OmQuery){.step = OM_WRITE_EACH, .columns = with->changes.columns}, values,
-					   om_update_put_job, with);
+					   (OmQuery){.step = OM_WRITE_EACH,
+								 .columns = with->changes.columns,
+								 .returns = om_update_returns(&with->update)},
+					   values, om_update_put_job, with);
 	}
 	if (with->unchanged.count > 0)
 	{
