@@ -2,9 +2,9 @@
  * batches.c
  *		Procedures that work through the jobs of a filter in batches and commit each.
  *
- * The jobs are walked once in id order, up to the highest id that the table had
- * at the start, so that nothing is visited twice and new jobs cannot make the
- * walk endless.  Each batch is a transaction of its own: it is locked, written
+ * The jobs are walked once in id order, from the lowest that matches at the
+ * start up to the highest id that the table has then, so that nothing is visited
+ * twice and new jobs cannot make the walk endless.  Each batch is a transaction of its own: it is locked, written
  * and committed, so that nobody waits for more than a batch, and whoever stops
  * the procedure undoes no more than the batch that is under way.
  *
@@ -39,15 +39,14 @@ typedef struct Walk
 	const text *prefix;	  /* NULL: oban_manage.prefix */
 	int32 batch_size;
 	double pause;	 /* seconds */
-	OmSpread spread; /* retry */
+	OmSpread spread; /* its range of ids is that of the jobs that matched at the start */
 
 	TimestampTz start;
 	int64 total; /* jobs that the verb would have changed at the start */
 	int64 last;	 /* highest id of the table then */
 
-	int64 position; /* all jobs up to this id are done, */
-	int64 done;		/* and so many were changed */
-	bool at_end;
+	int64 position;		   /* all jobs up to this id are done, */
+	int64 done;			   /* and so many were changed */
 	MemoryContext context; /* reset after each try of a transaction */
 
 	/* Of the batch that is being tried */
@@ -136,7 +135,7 @@ note_survey(TupleTableSlot *row, void *state)
 	walk->spread.lowest = DatumGetInt64(slot_getattr(row, OM_SURVEY_LOWEST, &isnull));
 	walk->spread.highest = DatumGetInt64(slot_getattr(row, OM_SURVEY_HIGHEST, &isnull));
 	walk->last = DatumGetInt64(slot_getattr(row, OM_SURVEY_LAST, &isnull));
-	walk->at_end = isnull;
+	walk->position = walk->total > 0 ? walk->spread.lowest - 1 : walk->last;
 }
 
 /*
@@ -157,22 +156,25 @@ survey(Walk *walk)
 }
 
 /*
- * Change the next batch.
+ * Change the next batch.  The jobs above the highest that matched at the start
+ * are batches of their own, for going through many that do not match takes time
+ * in which the last jobs that do would stay locked.
  */
 static void
 change_batch(Walk *walk)
 {
+	int64 end = walk->position < walk->spread.highest ? walk->spread.highest : walk->last;
 	OmCall call;
 
 	begin_call(walk, &call);
 	om_filter_add(&call.filter, OM_ID_ABOVE, walk->position);
-	om_filter_add(&call.filter, OM_ID_UP_TO, walk->last);
+	om_filter_add(&call.filter, OM_ID_UP_TO, end);
 	om_filter_add(&call.filter, OM_LIMIT, walk->batch_size);
 
 	walk->changed = om_call_run(&call);
 	walk->found = call.found.count;
-	if (walk->found > 0)
-		walk->next_position = om_job_ids_data(&call.found)[walk->found - 1];
+	walk->next_position =
+		walk->found < walk->batch_size ? end : om_job_ids_data(&call.found)[walk->found - 1];
 }
 
 static void
@@ -277,15 +279,15 @@ static void
 run_walk(Walk *walk)
 {
 	run_step(walk, survey);
-	while (!walk->at_end)
+	while (walk->position < walk->last)
 	{
 		run_step(walk, change_batch);
 		walk->done += walk->changed;
 		walk->position = walk->next_position;
-		walk->at_end = (walk->found < walk->batch_size);
-		if (walk->found > 0)
-			report_progress(walk);
-		if (!walk->at_end)
+		if (walk->found == 0)
+			continue;
+		report_progress(walk);
+		if (walk->position < walk->last)
 			sleep_for(walk->pause);
 	}
 }
@@ -298,7 +300,7 @@ static Datum
 run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
 {
 	int argno = 0;
-	Walk walk = {.verb = verb, .position = PG_INT64_MIN};
+	Walk walk = {.verb = verb};
 	TupleDesc desc;
 	Datum affected;
 	bool isnull = false;

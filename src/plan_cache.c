@@ -145,7 +145,7 @@ is_planned_otherwise(const KeptPlan *kept)
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
 	CachedPlan *plan = source->gplan;
 
-	return plan != NULL && plan->is_valid && plan->generation != kept->generation;
+	return kept->by_index && plan != NULL && plan->is_valid && plan->generation != kept->generation;
 }
 
 /*
