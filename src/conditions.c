@@ -22,12 +22,12 @@
 static const struct
 {
 	const char *text;
-	Oid type; /* of the parameter; ANYENUMOID and ANYARRAYOID: the state's, and an array of it */
+	Oid type; /* of the parameter; InvalidOid: the column's own, or an array of it */
 } conditions[OM_N_CONDITIONS] = {
 	[OM_ID_IS] = {IS("id"), INT8OID},
 	[OM_ID_IS_ANY] = {IS_ANY("id"), INT8ARRAYOID},
-	[OM_STATE_IS] = {IS("state"), ANYENUMOID},
-	[OM_STATE_IS_ANY] = {IS_ANY("state"), ANYARRAYOID},
+	[OM_STATE_IS] = {IS("state"), InvalidOid},
+	[OM_STATE_IS_ANY] = {IS_ANY("state"), InvalidOid},
 	[OM_QUEUE_IS] = {IS("queue"), TEXTOID},
 	[OM_QUEUE_IS_ANY] = {IS_ANY("queue"), TEXTARRAYOID},
 	[OM_WORKER_IS] = {IS("worker"), TEXTOID},
@@ -40,7 +40,7 @@ static const struct
 	[OM_MAX_ATTEMPTS_IS_ANY] = {IS_ANY("max_attempts"), INT8ARRAYOID},
 	[OM_ARGS_CONTAIN] = {CONTAINS("args"), JSONBOID},
 	[OM_META_CONTAIN] = {CONTAINS("meta"), JSONBOID},
-	[OM_TAGS_CONTAIN] = {CONTAINS("tags::pg_catalog.text[]"), TEXTARRAYOID},
+	[OM_TAGS_CONTAIN] = {CONTAINS("tags"), InvalidOid},
 	[OM_INSERTED_AFTER] = {AFTER("inserted_at"), TIMESTAMPOID},
 	[OM_INSERTED_BEFORE] = {BEFORE("inserted_at"), TIMESTAMPOID},
 	[OM_SCHEDULED_AFTER] = {AFTER("scheduled_at"), TIMESTAMPOID},
@@ -94,24 +94,37 @@ om_conditions_append_order(StringInfo sql, OmConditionSet set)
 }
 
 /*
- * The types of the parameters, for a table with that enum of states.  Returns
- * how many they are.
+ * The type of a condition's parameter.
+ */
+static Oid
+param_type(OmCondition condition, const OmTableShape *shape)
+{
+	switch (condition)
+	{
+		case OM_STATE_IS:
+			return shape->state_type;
+		case OM_STATE_IS_ANY:
+			return get_array_type(shape->state_type);
+		case OM_TAGS_CONTAIN:
+			return shape->tags_type;
+		default:
+			return conditions[condition].type;
+	}
+}
+
+/*
+ * The types of the parameters, for a table of that shape.  Returns how many they
+ * are.
  */
 int
-om_conditions_types(OmConditionSet set, Oid state_type, Oid *types)
+om_conditions_types(OmConditionSet set, const OmTableShape *shape, Oid *types)
 {
 	int count = 0;
 
 	for (int i = 0; i < OM_N_CONDITIONS; i++)
 	{
-		if ((set & OM_CONDITION_BIT(i)) == 0)
-			continue;
-		types[count] = conditions[i].type;
-		if (types[count] == ANYENUMOID)
-			types[count] = state_type;
-		else if (types[count] == ANYARRAYOID)
-			types[count] = get_array_type(state_type);
-		count++;
+		if (set & OM_CONDITION_BIT(i))
+			types[count++] = param_type(i, shape);
 	}
 	return count;
 }

@@ -66,7 +66,7 @@ static const OmKey time_keys[] = {{"after", TAKES_TIME}, {"before", TAKES_TIME}}
 typedef struct Reading
 {
 	OmFilter *filter;
-	Oid state_type;
+	OmTableShape shape;
 	const FilterKey *key; /* of the times */
 } Reading;
 
@@ -182,10 +182,11 @@ read_any(const FilterKey *key, const JsonbValue *value, Oid type, OmCondition *c
 }
 
 /*
- * Read one tag or many, normalised as the tags of an update are.
+ * Read one tag or many, normalised as the tags of an update are, for a column
+ * of that type: were the column cast, no index on it would serve.
  */
 static Datum
-read_tags(const OmKey *key, const JsonbValue *value)
+read_tags(const OmKey *key, const JsonbValue *value, Oid type)
 {
 	ArrayType *tags;
 	JsonbValue array = *value;
@@ -200,6 +201,7 @@ read_tags(const OmKey *key, const JsonbValue *value)
 	}
 	if (!om_value_tags(&array, &tags) || ArrayGetNItems(ARR_NDIM(tags), ARR_DIMS(tags)) == 0)
 		om_value_refuse(key, value);
+	ARR_ELEMTYPE(tags) = get_element_type(type);
 	return PointerGetDatum(tags);
 }
 
@@ -261,7 +263,7 @@ read_key(int number, const JsonbValue *value, void *state)
 			break;
 
 		case TEXTARRAYOID:
-			add_condition(filter, condition, read_tags(&key->key, value));
+			add_condition(filter, condition, read_tags(&key->key, value, reading->shape.tags_type));
 			break;
 
 		case TIMESTAMPOID:
@@ -269,7 +271,8 @@ read_key(int number, const JsonbValue *value, void *state)
 			break;
 
 		default:
-			result = read_any(key, value, key->type == ANYENUMOID ? reading->state_type : key->type,
+			result = read_any(key, value,
+							  key->type == ANYENUMOID ? reading->shape.state_type : key->type,
 							  &condition);
 			add_condition(filter, condition, result);
 			break;
@@ -287,7 +290,6 @@ read_key(int number, const JsonbValue *value, void *state)
 void
 om_filter_read(OmFilter *filter, const Jsonb *json, Oid jobs)
 {
-	OmTableShape shape;
 	Reading reading = {.filter = filter};
 
 	filter->conditions = 0;
@@ -297,8 +299,7 @@ om_filter_read(OmFilter *filter, const Jsonb *json, Oid jobs)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("filter must not be empty"),
 				 errhint("Pass a JSON object; %s.", filter_keys_allowed.simplest)));
 
-	om_jobs_table_shape(jobs, &shape);
-	reading.state_type = shape.state_type;
+	om_jobs_table_shape(jobs, &reading.shape);
 	om_object_read(unconstify(JsonbContainer *, &json->root), &filter_keys_allowed, read_key,
 				   &reading);
 }

@@ -232,6 +232,7 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 	shape->name = quote_qualified_identifier(shape->schema, RelationGetRelationName(rel));
 	shape->row_type = RelationGetForm(rel)->reltype;
 	shape->state_type = InvalidOid;
+	shape->tags_type = InvalidOid;
 	shape->errors_is_array = false;
 
 	initStringInfo(&missing);
@@ -257,6 +258,8 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 
 		if (needed_columns[i].kind == STATE_COLUMN)
 			shape->state_type = type;
+		if (strcmp(needed_columns[i].name, "tags") == 0)
+			shape->tags_type = getBaseType(type);
 		if (needed_columns[i].kind == ERRORS_COLUMN)
 			shape->errors_is_array = (type == JSONBARRAYOID);
 	}

@@ -39,6 +39,7 @@ typedef struct OmTableShape
 	const char *name;	/* schema-qualified and quoted */
 	Oid row_type;
 	Oid state_type;		  /* the enum of states */
+	Oid tags_type;		  /* text[] or varchar[] */
 	bool errors_is_array; /* jsonb[] (Elixir) rather than jsonb (Python) */
 } OmTableShape;
 
@@ -227,7 +228,7 @@ typedef struct OmFilter
 
 extern void om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition);
 extern void om_conditions_append_order(StringInfo sql, OmConditionSet set);
-extern int om_conditions_types(OmConditionSet set, Oid state_type, Oid *types);
+extern int om_conditions_types(OmConditionSet set, const OmTableShape *shape, Oid *types);
 
 extern void om_filter_read(OmFilter *filter, const Jsonb *json, Oid jobs);
 extern void om_filter_by_ids(OmFilter *filter, Datum ids);

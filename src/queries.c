@@ -384,8 +384,7 @@ append_survey(StringInfo sql, OmQuery query, const OmTableShape *shape)
 static void
 set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape)
 {
-	statement->nparams =
-		om_conditions_types(query.conditions, shape->state_type, statement->param_types);
+	statement->nparams = om_conditions_types(query.conditions, shape, statement->param_types);
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
 	{
 		if (query.columns & OM_COLUMN_BIT(column))
