@@ -45,14 +45,14 @@ typedef struct Walk
 	int64 total; /* jobs that the verb would have changed at the start */
 	int64 last;	 /* highest id of the table then */
 
-	int64 position;		   /* all jobs up to this id are done, */
+	int64 next;			   /* all jobs below this id are done, */
 	int64 done;			   /* and so many were changed */
 	MemoryContext context; /* reset after each try of a transaction */
 
 	/* Of the batch that is being tried */
 	int found;
 	uint64 changed;
-	int64 next_position;
+	int64 reached; /* all jobs up to this id */
 } Walk;
 
 typedef void (*WalkStep)(Walk *walk);
@@ -135,7 +135,7 @@ note_survey(TupleTableSlot *row, void *state)
 	walk->spread.lowest = DatumGetInt64(slot_getattr(row, OM_SURVEY_LOWEST, &isnull));
 	walk->spread.highest = DatumGetInt64(slot_getattr(row, OM_SURVEY_HIGHEST, &isnull));
 	walk->last = DatumGetInt64(slot_getattr(row, OM_SURVEY_LAST, &isnull));
-	walk->position = walk->total > 0 ? walk->spread.lowest - 1 : walk->last;
+	walk->next = walk->spread.lowest;
 }
 
 /*
@@ -163,17 +163,17 @@ survey(Walk *walk)
 static void
 change_batch(Walk *walk)
 {
-	int64 end = walk->position < walk->spread.highest ? walk->spread.highest : walk->last;
+	int64 end = walk->next <= walk->spread.highest ? walk->spread.highest : walk->last;
 	OmCall call;
 
 	begin_call(walk, &call);
-	om_filter_add(&call.filter, OM_ID_ABOVE, walk->position);
+	om_filter_add(&call.filter, OM_ID_FROM, walk->next);
 	om_filter_add(&call.filter, OM_ID_UP_TO, end);
 	om_filter_add(&call.filter, OM_LIMIT, walk->batch_size);
 
 	walk->changed = om_call_run(&call);
 	walk->found = call.found.count;
-	walk->next_position =
+	walk->reached =
 		walk->found < walk->batch_size ? end : om_job_ids_data(&call.found)[walk->found - 1];
 }
 
@@ -183,9 +183,9 @@ batch_error_callback(void *arg)
 	const Walk *walk = arg;
 
 	if (om_is_error())
-		errcontext("batch of jobs above id " INT64_FORMAT ", after " INT64_FORMAT
+		errcontext("batch of jobs from id " INT64_FORMAT " on, after " INT64_FORMAT
 				   " jobs that were %s and committed",
-				   walk->position, walk->done, om_verb_names[walk->verb].participle);
+				   walk->next, walk->done, om_verb_names[walk->verb].participle);
 }
 
 /*
@@ -199,15 +199,9 @@ try_step(Walk *walk, WalkStep step, bool last_try)
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool committed = false;
-	ErrorContextCallback callback = {
-		.previous = error_context_stack,
-		.callback = batch_error_callback,
-		.arg = walk,
-	};
 
 	PG_TRY();
 	{
-		error_context_stack = &callback;
 		BeginInternalSubTransaction(NULL);
 		MemoryContextSwitchTo(walk->context);
 		step(walk);
@@ -215,27 +209,34 @@ try_step(Walk *walk, WalkStep step, bool last_try)
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
 		SPI_commit();
-		error_context_stack = callback.previous;
 		committed = true;
 	}
 	PG_CATCH();
 	{
-		int code = geterrcode();
-
-		if (last_try ||
-			(code != ERRCODE_T_R_DEADLOCK_DETECTED && code != ERRCODE_T_R_SERIALIZATION_FAILURE))
-			PG_RE_THROW();
+		ErrorData *error;
+		bool lost;
 
 		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
 		FlushErrorState();
-		/* A commit that failed has begun a new transaction already. */
+		lost = error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+			   error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
+
+		/*
+		 * Nobody else would end our subtransaction, whatever the error.  There
+		 * is none when the commit failed, which has begun a new transaction.
+		 */
 		if (IsSubTransaction())
 		{
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(caller);
 			CurrentResourceOwner = owner;
-			SPI_rollback();
+			if (lost && !last_try)
+				SPI_rollback();
 		}
+		if (!lost || last_try)
+			ReThrowError(error);
+		FreeErrorData(error);
 	}
 	PG_END_TRY();
 
@@ -243,11 +244,18 @@ try_step(Walk *walk, WalkStep step, bool last_try)
 	return committed;
 }
 
+/*
+ * Sleep between two transactions, so that the now() of the next one comes after
+ * it: the end of the last one has begun it already.
+ */
 static void
 sleep_for(double seconds)
 {
 	if (seconds > 0)
+	{
 		(void) DirectFunctionCall1(pg_sleep, Float8GetDatum(seconds));
+		SPI_commit();
+	}
 }
 
 static void
@@ -278,18 +286,28 @@ report_progress(const Walk *walk)
 static void
 run_walk(Walk *walk)
 {
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = batch_error_callback,
+		.arg = walk,
+	};
+
 	run_step(walk, survey);
-	while (walk->position < walk->last)
+	error_context_stack = &callback;
+	while (walk->total > 0)
 	{
 		run_step(walk, change_batch);
 		walk->done += walk->changed;
-		walk->position = walk->next_position;
-		if (walk->found == 0)
-			continue;
-		report_progress(walk);
-		if (walk->position < walk->last)
+		if (walk->found > 0)
+			report_progress(walk);
+
+		if (walk->reached >= walk->last)
+			break;
+		walk->next = walk->reached + 1;
+		if (walk->found > 0)
 			sleep_for(walk->pause);
 	}
+	error_context_stack = callback.previous;
 }
 
 /*

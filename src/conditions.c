@@ -15,7 +15,7 @@
 #define IS(column)		 "j." column " OPERATOR(pg_catalog.=) $%d"
 #define IS_ANY(column)	 "j." column " OPERATOR(pg_catalog.=) ANY ($%d)"
 #define CONTAINS(column) "j." column " OPERATOR(pg_catalog.@>) $%d"
-#define AFTER(column)	 "j." column " OPERATOR(pg_catalog.>=) $%d"
+#define FROM(column)	 "j." column " OPERATOR(pg_catalog.>=) $%d"
 #define BEFORE(column)	 "j." column " OPERATOR(pg_catalog.<) $%d"
 
 /* clang-format off */
@@ -41,19 +41,19 @@ static const struct
 	[OM_ARGS_CONTAIN] = {CONTAINS("args"), JSONBOID},
 	[OM_META_CONTAIN] = {CONTAINS("meta"), JSONBOID},
 	[OM_TAGS_CONTAIN] = {CONTAINS("tags"), InvalidOid},
-	[OM_INSERTED_AFTER] = {AFTER("inserted_at"), TIMESTAMPOID},
+	[OM_INSERTED_AFTER] = {FROM("inserted_at"), TIMESTAMPOID},
 	[OM_INSERTED_BEFORE] = {BEFORE("inserted_at"), TIMESTAMPOID},
-	[OM_SCHEDULED_AFTER] = {AFTER("scheduled_at"), TIMESTAMPOID},
+	[OM_SCHEDULED_AFTER] = {FROM("scheduled_at"), TIMESTAMPOID},
 	[OM_SCHEDULED_BEFORE] = {BEFORE("scheduled_at"), TIMESTAMPOID},
-	[OM_ATTEMPTED_AFTER] = {AFTER("attempted_at"), TIMESTAMPOID},
+	[OM_ATTEMPTED_AFTER] = {FROM("attempted_at"), TIMESTAMPOID},
 	[OM_ATTEMPTED_BEFORE] = {BEFORE("attempted_at"), TIMESTAMPOID},
-	[OM_COMPLETED_AFTER] = {AFTER("completed_at"), TIMESTAMPOID},
+	[OM_COMPLETED_AFTER] = {FROM("completed_at"), TIMESTAMPOID},
 	[OM_COMPLETED_BEFORE] = {BEFORE("completed_at"), TIMESTAMPOID},
-	[OM_CANCELLED_AFTER] = {AFTER("cancelled_at"), TIMESTAMPOID},
+	[OM_CANCELLED_AFTER] = {FROM("cancelled_at"), TIMESTAMPOID},
 	[OM_CANCELLED_BEFORE] = {BEFORE("cancelled_at"), TIMESTAMPOID},
-	[OM_DISCARDED_AFTER] = {AFTER("discarded_at"), TIMESTAMPOID},
+	[OM_DISCARDED_AFTER] = {FROM("discarded_at"), TIMESTAMPOID},
 	[OM_DISCARDED_BEFORE] = {BEFORE("discarded_at"), TIMESTAMPOID},
-	[OM_ID_ABOVE] = {"j.id OPERATOR(pg_catalog.>) $%d", INT8OID},
+	[OM_ID_FROM] = {FROM("id"), INT8OID},
 	[OM_ID_UP_TO] = {"j.id OPERATOR(pg_catalog.<=) $%d", INT8OID},
 	[OM_LIMIT] = {" LIMIT $%d", INT8OID},
 };

@@ -219,7 +219,12 @@ read_time(int number, const JsonbValue *value, void *state)
 	Timestamp time;
 
 	if (!om_value_time(value, &time))
-		om_value_refuse(&time_keys[number], value);
+	{
+		OmKey key = time_keys[number];
+
+		key.name = psprintf("%s.%s", reading->key->key.name, key.name);
+		om_value_refuse(&key, value);
+	}
 	add_condition(reading->filter, reading->key->condition + number, TimestampGetDatum(time));
 }
 

@@ -206,7 +206,7 @@ typedef enum OmCondition
 	OM_CANCELLED_BEFORE,
 	OM_DISCARDED_AFTER,
 	OM_DISCARDED_BEFORE,
-	OM_ID_ABOVE,
+	OM_ID_FROM,
 	OM_ID_UP_TO,
 	OM_LIMIT, /* no condition, but how many jobs, the lowest ids first */
 	OM_N_CONDITIONS

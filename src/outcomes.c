@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 
 /*
  * The name of the state in a column of the row; there are few, so each is kept
@@ -213,6 +214,34 @@ return_outcomes(const OmCall *call, FunctionCallInfo fcinfo)
 	MemoryContextDelete(row_context);
 }
 
+static void
+note_hidden(TupleTableSlot *row, void *state)
+{
+	OmOutcome *outcome = find_outcome(state, row);
+
+	if (outcome->old_state == NULL)
+		(void) om_outcomes_found(state, row);
+}
+
+/*
+ * Row-level security may let the caller see jobs that it does not let it lock:
+ * look for those as well.
+ */
+static void
+find_visible(const OmCall *call)
+{
+	OmQuery query = {
+		.step = OM_LOOK,
+		.verb = call->verb,
+		.returns = OM_RETURN_STATES,
+		.conditions = OM_BY_IDS,
+	};
+
+	if (!call->outcomes->dry_run && check_enable_rls(call->jobs, InvalidOid, true) == RLS_ENABLED)
+		om_query_run(call->jobs, query, &call->filter.values[OM_ID_IS_ANY], note_hidden,
+					 call->outcomes);
+}
+
 /*
  * oban_manage_jobs(action text, job_ids bigint[], changes jsonb, dry_run boolean,
  * prefix text) -> table (job_id bigint, outcome text, old_state text, new_state text,
@@ -240,6 +269,7 @@ oban_manage_jobs(PG_FUNCTION_ARGS)
 	{
 		SPI_connect();
 		(void) om_call_run(&call);
+		find_visible(&call);
 		SPI_finish();
 		return_outcomes(&call, fcinfo);
 	}

@@ -51,6 +51,7 @@ typedef struct VerbQueries
 	const char *lock;		 /* strength of the lock */
 	const char *assignments; /* besides those of the columns; NULL: the row is deleted */
 	const char *new_state;	 /* as text; NULL: by the columns */
+	bool wakes;				 /* queues, whose names it must read */
 } VerbQueries;
 
 /* clang-format off */
@@ -79,6 +80,7 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 			" IS NULL THEN j.meta"
 			" ELSE pg_catalog.jsonb_set(j.meta, '{uniq_bmp}', '[]') END",
 		.new_state = "'available'",
+		.wakes = true,
 	},
 	[OM_DELETE] = {
 		.condition = STATE_IS_NOT("executing"),
@@ -89,6 +91,7 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 		.noted = STATE_IS("scheduled"),
 		.lock = "NO KEY UPDATE",
 		.assignments = "",
+		.wakes = true,
 	},
 };
 /* clang-format on */
@@ -278,7 +281,8 @@ append_returning(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	else
 		appendStringInfoString(sql, JOB_ID);
 	if (query.returns == OM_RETURN_QUEUES || query.returns == OM_RETURN_STATES)
-		appendStringInfoString(sql, ", j.queue::pg_catalog.text");
+		appendStringInfo(sql, ", %s",
+						 verb_queries[query.verb].wakes ? "j.queue::pg_catalog.text" : "NULL");
 	if (query.returns == OM_RETURN_STATES)
 		appendStringInfoString(sql, ", j.state::pg_catalog.text");
 }
