@@ -340,16 +340,19 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
 	}
 	walk.prefix = PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno);
 
+	/* Now, for the extension may be dropped while the walk lasts. */
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+
 	walk.context =
 		AllocSetContextCreate(CurrentMemoryContext, "oban_manage batch", ALLOCSET_DEFAULT_SIZES);
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	run_walk(&walk);
 	SPI_finish();
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
 	affected = Int64GetDatum(walk.done);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), &affected, &isnull));
+	return HeapTupleGetDatum(heap_form_tuple(desc, &affected, &isnull));
 }
 
 /*

@@ -9,6 +9,7 @@
 #include "oban_manage.h"
 
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -159,6 +160,7 @@ read_any(const FilterKey *key, const JsonbValue *value, Oid type, OmCondition *c
 			om_value_refuse(&key->key, value);
 		while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
 		{
+			CHECK_FOR_INTERRUPTS();
 			if (token != WJB_ELEM)
 				continue;
 			if (!read_scalar(&element, type, &values[nvalues], &exists))

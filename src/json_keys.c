@@ -167,15 +167,19 @@ om_object_check(const Jsonb *json, const OmKeys *keys)
 bool
 om_value_whole_number(const JsonbValue *value, int64 *number, bool *fits)
 {
-	char *string;
+	Datum numeric;
 
 	if (value->type != jbvNumeric)
 		return false;
-	string = numeric_normalize(value->val.numeric);
-	if (strchr(string, '.') != NULL)
+	numeric = NumericGetDatum(value->val.numeric);
+	if (DatumGetInt32(DirectFunctionCall1(numeric_min_scale, numeric)) > 0)
 		return false;
-	errno = 0;
-	*number = strtoi64(string, NULL, 10);
-	*fits = (errno == 0);
+
+	/* No text of it: that of 1e131071 is long. */
+	*fits = DatumGetBool(DirectFunctionCall2(numeric_ge, numeric,
+											 NumericGetDatum(int64_to_numeric(PG_INT64_MIN)))) &&
+			DatumGetBool(DirectFunctionCall2(numeric_le, numeric,
+											 NumericGetDatum(int64_to_numeric(PG_INT64_MAX))));
+	*number = *fits ? DatumGetInt64(DirectFunctionCall1(numeric_int8, numeric)) : 0;
 	return true;
 }
