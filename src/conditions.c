@@ -12,50 +12,53 @@
 #include "port/pg_bitutils.h"
 #include "utils/lsyscache.h"
 
-#define IS(column)		 "j." column " OPERATOR(pg_catalog.=) $%d"
-#define IS_ANY(column)	 "j." column " OPERATOR(pg_catalog.=) ANY ($%d)"
-#define CONTAINS(column) "j." column " OPERATOR(pg_catalog.@>) $%d"
-#define FROM(column)	 "j." column " OPERATOR(pg_catalog.>=) $%d"
-#define BEFORE(column)	 "j." column " OPERATOR(pg_catalog.<) $%d"
+#define IS(column)		 "j." column " OPERATOR(pg_catalog.=) $%d", column, false
+#define IS_ANY(column)	 "j." column " OPERATOR(pg_catalog.=) ANY ($%d)", column, true
+#define CONTAINS(column) "j." column " OPERATOR(pg_catalog.@>) $%d", column, false
+#define FROM(column)	 "j." column " OPERATOR(pg_catalog.>=) $%d", column, false
+#define BEFORE(column)	 "j." column " OPERATOR(pg_catalog.<) $%d", column, false
+#define UP_TO(column)	 "j." column " OPERATOR(pg_catalog.<=) $%d", column, false
 
 /* clang-format off */
 static const struct
 {
 	const char *text;
-	Oid type; /* of the parameter; InvalidOid: the column's own, or an array of it */
+	const char *column;
+	bool any; /* the parameter is an array */
+	Oid type; /* of it, or its elements; InvalidOid: the column's own */
 } conditions[OM_N_CONDITIONS] = {
 	[OM_ID_IS] = {IS("id"), INT8OID},
-	[OM_ID_IS_ANY] = {IS_ANY("id"), INT8ARRAYOID},
-	[OM_STATE_IS] = {IS("state"), InvalidOid},
-	[OM_STATE_IS_ANY] = {IS_ANY("state"), InvalidOid},
-	[OM_QUEUE_IS] = {IS("queue"), TEXTOID},
-	[OM_QUEUE_IS_ANY] = {IS_ANY("queue"), TEXTARRAYOID},
-	[OM_WORKER_IS] = {IS("worker"), TEXTOID},
-	[OM_WORKER_IS_ANY] = {IS_ANY("worker"), TEXTARRAYOID},
-	[OM_PRIORITY_IS] = {IS("priority"), INT8OID},
-	[OM_PRIORITY_IS_ANY] = {IS_ANY("priority"), INT8ARRAYOID},
-	[OM_ATTEMPT_IS] = {IS("attempt"), INT8OID},
-	[OM_ATTEMPT_IS_ANY] = {IS_ANY("attempt"), INT8ARRAYOID},
-	[OM_MAX_ATTEMPTS_IS] = {IS("max_attempts"), INT8OID},
-	[OM_MAX_ATTEMPTS_IS_ANY] = {IS_ANY("max_attempts"), INT8ARRAYOID},
-	[OM_ARGS_CONTAIN] = {CONTAINS("args"), JSONBOID},
-	[OM_META_CONTAIN] = {CONTAINS("meta"), JSONBOID},
-	[OM_TAGS_CONTAIN] = {CONTAINS("tags"), InvalidOid},
-	[OM_INSERTED_AFTER] = {FROM("inserted_at"), TIMESTAMPOID},
-	[OM_INSERTED_BEFORE] = {BEFORE("inserted_at"), TIMESTAMPOID},
-	[OM_SCHEDULED_AFTER] = {FROM("scheduled_at"), TIMESTAMPOID},
-	[OM_SCHEDULED_BEFORE] = {BEFORE("scheduled_at"), TIMESTAMPOID},
-	[OM_ATTEMPTED_AFTER] = {FROM("attempted_at"), TIMESTAMPOID},
-	[OM_ATTEMPTED_BEFORE] = {BEFORE("attempted_at"), TIMESTAMPOID},
-	[OM_COMPLETED_AFTER] = {FROM("completed_at"), TIMESTAMPOID},
-	[OM_COMPLETED_BEFORE] = {BEFORE("completed_at"), TIMESTAMPOID},
-	[OM_CANCELLED_AFTER] = {FROM("cancelled_at"), TIMESTAMPOID},
-	[OM_CANCELLED_BEFORE] = {BEFORE("cancelled_at"), TIMESTAMPOID},
-	[OM_DISCARDED_AFTER] = {FROM("discarded_at"), TIMESTAMPOID},
-	[OM_DISCARDED_BEFORE] = {BEFORE("discarded_at"), TIMESTAMPOID},
+	[OM_ID_IS_ANY] = {IS_ANY("id"), INT8OID},
+	[OM_STATE_IS] = {IS("state")},
+	[OM_STATE_IS_ANY] = {IS_ANY("state")},
+	[OM_QUEUE_IS] = {IS("queue")},
+	[OM_QUEUE_IS_ANY] = {IS_ANY("queue")},
+	[OM_WORKER_IS] = {IS("worker")},
+	[OM_WORKER_IS_ANY] = {IS_ANY("worker")},
+	[OM_PRIORITY_IS] = {IS("priority")},
+	[OM_PRIORITY_IS_ANY] = {IS_ANY("priority")},
+	[OM_ATTEMPT_IS] = {IS("attempt")},
+	[OM_ATTEMPT_IS_ANY] = {IS_ANY("attempt")},
+	[OM_MAX_ATTEMPTS_IS] = {IS("max_attempts")},
+	[OM_MAX_ATTEMPTS_IS_ANY] = {IS_ANY("max_attempts")},
+	[OM_ARGS_CONTAIN] = {CONTAINS("args")},
+	[OM_META_CONTAIN] = {CONTAINS("meta")},
+	[OM_TAGS_CONTAIN] = {CONTAINS("tags")},
+	[OM_INSERTED_AFTER] = {FROM("inserted_at")},
+	[OM_INSERTED_BEFORE] = {BEFORE("inserted_at")},
+	[OM_SCHEDULED_AFTER] = {FROM("scheduled_at")},
+	[OM_SCHEDULED_BEFORE] = {BEFORE("scheduled_at")},
+	[OM_ATTEMPTED_AFTER] = {FROM("attempted_at")},
+	[OM_ATTEMPTED_BEFORE] = {BEFORE("attempted_at")},
+	[OM_COMPLETED_AFTER] = {FROM("completed_at")},
+	[OM_COMPLETED_BEFORE] = {BEFORE("completed_at")},
+	[OM_CANCELLED_AFTER] = {FROM("cancelled_at")},
+	[OM_CANCELLED_BEFORE] = {BEFORE("cancelled_at")},
+	[OM_DISCARDED_AFTER] = {FROM("discarded_at")},
+	[OM_DISCARDED_BEFORE] = {BEFORE("discarded_at")},
 	[OM_ID_FROM] = {FROM("id"), INT8OID},
-	[OM_ID_UP_TO] = {"j.id OPERATOR(pg_catalog.<=) $%d", INT8OID},
-	[OM_LIMIT] = {" LIMIT $%d", INT8OID},
+	[OM_ID_UP_TO] = {UP_TO("id"), INT8OID},
+	[OM_LIMIT] = {" LIMIT $%d", NULL, false, INT8OID},
 };
 /* clang-format on */
 
@@ -94,37 +97,36 @@ om_conditions_append_order(StringInfo sql, OmConditionSet set)
 }
 
 /*
- * The type of a condition's parameter.
+ * The type of a condition's parameter, or of its elements.
+ *
+ * But for ids, of which there are arrays of bigint everywhere, it is the
+ * column's own: only then does PostgreSQL hash long arrays, and an index on
+ * tags serve.
  */
-static Oid
-param_type(OmCondition condition, const OmTableShape *shape)
+Oid
+om_condition_type(OmCondition condition, Oid jobs)
 {
-	switch (condition)
-	{
-		case OM_STATE_IS:
-			return shape->state_type;
-		case OM_STATE_IS_ANY:
-			return get_array_type(shape->state_type);
-		case OM_TAGS_CONTAIN:
-			return shape->tags_type;
-		default:
-			return conditions[condition].type;
-	}
+	return OidIsValid(conditions[condition].type)
+			   ? conditions[condition].type
+			   : om_jobs_table_column_type(jobs, conditions[condition].column);
 }
 
 /*
- * The types of the parameters, for a table of that shape.  Returns how many they
- * are.
+ * The types of the parameters for a jobs table.  Returns how many they are.
  */
 int
-om_conditions_types(OmConditionSet set, const OmTableShape *shape, Oid *types)
+om_conditions_types(OmConditionSet set, Oid jobs, Oid *types)
 {
 	int count = 0;
 
 	for (int i = 0; i < OM_N_CONDITIONS; i++)
 	{
-		if (set & OM_CONDITION_BIT(i))
-			types[count++] = param_type(i, shape);
+		Oid type;
+
+		if ((set & OM_CONDITION_BIT(i)) == 0)
+			continue;
+		type = om_condition_type(i, jobs);
+		types[count++] = conditions[i].any ? get_array_type(type) : type;
 	}
 	return count;
 }

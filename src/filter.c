@@ -15,10 +15,20 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+/* How the value of a key is read */
+typedef enum FilterKind
+{
+	ANY_OF, /* a scalar, or an array of which any is meant */
+	OBJECT, /* that is contained */
+	TAGS,	/* that are contained */
+	TIMES,	/* a range of time */
+	ALL		/* of the jobs */
+} FilterKind;
+
 typedef struct FilterKey
 {
 	OmKey key;
-	Oid type;			   /* of what it is compared with; a state's is the table's enum */
+	FilterKind kind;
 	OmCondition condition; /* the first of its conditions */
 } FilterKey;
 
@@ -32,23 +42,23 @@ typedef struct FilterKey
 
 /* clang-format off */
 static const FilterKey filter_keys[] = {
-	{{"id", TAKES_NUMBER}, INT8OID, OM_ID_IS},
-	{{"state", TAKES_STATE}, ANYENUMOID, OM_STATE_IS},
-	{{"queue", TAKES_NAME}, TEXTOID, OM_QUEUE_IS},
-	{{"worker", TAKES_NAME}, TEXTOID, OM_WORKER_IS},
-	{{"priority", TAKES_NUMBER}, INT8OID, OM_PRIORITY_IS},
-	{{"attempt", TAKES_NUMBER}, INT8OID, OM_ATTEMPT_IS},
-	{{"max_attempts", TAKES_NUMBER}, INT8OID, OM_MAX_ATTEMPTS_IS},
-	{{"args", TAKES_OBJECT}, JSONBOID, OM_ARGS_CONTAIN},
-	{{"meta", TAKES_OBJECT}, JSONBOID, OM_META_CONTAIN},
-	{{"tags", TAKES_TAGS}, TEXTARRAYOID, OM_TAGS_CONTAIN},
-	{{"inserted_at", TAKES_TIMES}, TIMESTAMPOID, OM_INSERTED_AFTER},
-	{{"scheduled_at", TAKES_TIMES}, TIMESTAMPOID, OM_SCHEDULED_AFTER},
-	{{"attempted_at", TAKES_TIMES}, TIMESTAMPOID, OM_ATTEMPTED_AFTER},
-	{{"completed_at", TAKES_TIMES}, TIMESTAMPOID, OM_COMPLETED_AFTER},
-	{{"cancelled_at", TAKES_TIMES}, TIMESTAMPOID, OM_CANCELLED_AFTER},
-	{{"discarded_at", TAKES_TIMES}, TIMESTAMPOID, OM_DISCARDED_AFTER},
-	{{"all", "true"}, BOOLOID, OM_N_CONDITIONS},
+	{{"id", TAKES_NUMBER}, ANY_OF, OM_ID_IS},
+	{{"state", TAKES_STATE}, ANY_OF, OM_STATE_IS},
+	{{"queue", TAKES_NAME}, ANY_OF, OM_QUEUE_IS},
+	{{"worker", TAKES_NAME}, ANY_OF, OM_WORKER_IS},
+	{{"priority", TAKES_NUMBER}, ANY_OF, OM_PRIORITY_IS},
+	{{"attempt", TAKES_NUMBER}, ANY_OF, OM_ATTEMPT_IS},
+	{{"max_attempts", TAKES_NUMBER}, ANY_OF, OM_MAX_ATTEMPTS_IS},
+	{{"args", TAKES_OBJECT}, OBJECT, OM_ARGS_CONTAIN},
+	{{"meta", TAKES_OBJECT}, OBJECT, OM_META_CONTAIN},
+	{{"tags", TAKES_TAGS}, TAGS, OM_TAGS_CONTAIN},
+	{{"inserted_at", TAKES_TIMES}, TIMES, OM_INSERTED_AFTER},
+	{{"scheduled_at", TAKES_TIMES}, TIMES, OM_SCHEDULED_AFTER},
+	{{"attempted_at", TAKES_TIMES}, TIMES, OM_ATTEMPTED_AFTER},
+	{{"completed_at", TAKES_TIMES}, TIMES, OM_COMPLETED_AFTER},
+	{{"cancelled_at", TAKES_TIMES}, TIMES, OM_CANCELLED_AFTER},
+	{{"discarded_at", TAKES_TIMES}, TIMES, OM_DISCARDED_AFTER},
+	{{"all", "true"}, ALL, OM_N_CONDITIONS},
 };
 /* clang-format on */
 
@@ -67,7 +77,7 @@ static const OmKey time_keys[] = {{"after", TAKES_TIME}, {"before", TAKES_TIME}}
 typedef struct Reading
 {
 	OmFilter *filter;
-	OmTableShape shape;
+	Oid jobs;
 	const FilterKey *key; /* of the times */
 } Reading;
 
@@ -102,13 +112,20 @@ read_scalar(const JsonbValue *value, Oid type, Datum *result, bool *exists)
 	*exists = true;
 	switch (type)
 	{
+		case INT2OID:
+		case INT4OID:
 		case INT8OID:
 			if (!om_value_whole_number(value, &number, exists))
 				return false;
-			*result = Int64GetDatum(number);
+			if (type == INT2OID)
+				*exists = *exists && number >= PG_INT16_MIN && number <= PG_INT16_MAX;
+			else if (type == INT4OID)
+				*exists = *exists && number >= PG_INT32_MIN && number <= PG_INT32_MAX;
+			*result = type == INT8OID ? Int64GetDatum(number) : Int32GetDatum((int32) number);
 			return true;
 
 		case TEXTOID:
+		case VARCHAROID:
 			if (value->type != jbvString)
 				return false;
 			*result = PointerGetDatum(
@@ -255,32 +272,31 @@ read_key(int number, const JsonbValue *value, void *state)
 	OmCondition condition = key->condition;
 	Datum result;
 
-	switch (key->type)
+	switch (key->kind)
 	{
-		case BOOLOID:
+		case ALL:
 			if (value->type != jbvBool || !value->val.boolean)
 				om_value_refuse(&key->key, value);
 			break;
 
-		case JSONBOID:
+		case OBJECT:
 			if (!is_object_not_empty(value))
 				om_value_refuse(&key->key, value);
 			result = JsonbPGetDatum(JsonbValueToJsonb(unconstify(JsonbValue *, value)));
 			add_condition(filter, condition, result);
 			break;
 
-		case TEXTARRAYOID:
-			add_condition(filter, condition, read_tags(&key->key, value, reading->shape.tags_type));
+		case TAGS:
+			add_condition(filter, condition,
+						  read_tags(&key->key, value, om_condition_type(condition, reading->jobs)));
 			break;
 
-		case TIMESTAMPOID:
+		case TIMES:
 			read_times(key, value, reading);
 			break;
 
-		default:
-			result = read_any(key, value,
-							  key->type == ANYENUMOID ? reading->shape.state_type : key->type,
-							  &condition);
+		case ANY_OF:
+			result = read_any(key, value, om_condition_type(condition, reading->jobs), &condition);
 			add_condition(filter, condition, result);
 			break;
 	}
@@ -297,7 +313,8 @@ read_key(int number, const JsonbValue *value, void *state)
 void
 om_filter_read(OmFilter *filter, const Jsonb *json, Oid jobs)
 {
-	Reading reading = {.filter = filter};
+	Reading reading = {.filter = filter, .jobs = jobs};
+	OmTableShape shape;
 
 	filter->conditions = 0;
 	om_object_check(json, &filter_keys_allowed);
@@ -306,7 +323,7 @@ om_filter_read(OmFilter *filter, const Jsonb *json, Oid jobs)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("filter must not be empty"),
 				 errhint("Pass a JSON object; %s.", filter_keys_allowed.simplest)));
 
-	om_jobs_table_shape(jobs, &reading.shape);
+	om_jobs_table_shape(jobs, &shape); /* refuses tables without the columns */
 	om_object_read(unconstify(JsonbContainer *, &json->root), &filter_keys_allowed, read_key,
 				   &reading);
 }

@@ -228,11 +228,10 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 	StringInfoData missing;
 	int nmissing = 0;
 
+	shape->jobs = jobs;
 	shape->schema = get_namespace_name_or_temp(RelationGetNamespace(rel));
 	shape->name = quote_qualified_identifier(shape->schema, RelationGetRelationName(rel));
 	shape->row_type = RelationGetForm(rel)->reltype;
-	shape->state_type = InvalidOid;
-	shape->tags_type = InvalidOid;
 	shape->errors_is_array = false;
 
 	initStringInfo(&missing);
@@ -256,10 +255,6 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 							errhint("Run Oban's latest migrations, or point "
 									"\"oban_manage.prefix\" at another schema.")));
 
-		if (needed_columns[i].kind == STATE_COLUMN)
-			shape->state_type = type;
-		if (strcmp(needed_columns[i].name, "tags") == 0)
-			shape->tags_type = getBaseType(type);
 		if (needed_columns[i].kind == ERRORS_COLUMN)
 			shape->errors_is_array = (type == JSONBARRAYOID);
 	}
@@ -276,15 +271,23 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 }
 
 /*
+ * The type of a column, below domains.  InvalidOid when there is no such column,
+ * which om_jobs_table_shape refuses.
+ */
+Oid
+om_jobs_table_column_type(Oid jobs, const char *column)
+{
+	AttrNumber attnum = get_attnum(jobs, column);
+
+	return attnum != InvalidAttrNumber ? getBaseType(get_atttype(jobs, attnum)) : InvalidOid;
+}
+
+/*
  * The largest whole number that an integer column holds; an oban_job has
  * integers, whatever the column.
  */
 int32
 om_jobs_table_max_integer(Oid jobs, const char *column)
 {
-	AttrNumber attnum = get_attnum(jobs, column);
-
-	return attnum != InvalidAttrNumber && getBaseType(get_atttype(jobs, attnum)) == INT2OID
-			   ? PG_INT16_MAX
-			   : PG_INT32_MAX;
+	return om_jobs_table_column_type(jobs, column) == INT2OID ? PG_INT16_MAX : PG_INT32_MAX;
 }

@@ -35,11 +35,10 @@ extern bool om_notify;	/* oban_manage.notify */
 /* What the text of a query depends on. */
 typedef struct OmTableShape
 {
+	Oid jobs;
 	const char *schema; /* the prefix, as it is, unquoted */
 	const char *name;	/* schema-qualified and quoted */
 	Oid row_type;
-	Oid state_type;		  /* the enum of states */
-	Oid tags_type;		  /* text[] or varchar[] */
 	bool errors_is_array; /* jsonb[] (Elixir) rather than jsonb (Python) */
 } OmTableShape;
 
@@ -48,6 +47,7 @@ extern Oid om_jobs_table_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE l
 extern Oid om_jobs_table_of_row_type(Oid row_relid, LOCKMODE lockmode);
 extern void om_jobs_table_shape(Oid jobs, OmTableShape *shape);
 extern Form_pg_attribute om_find_column(TupleDesc desc, const char *name);
+extern Oid om_jobs_table_column_type(Oid jobs, const char *column);
 extern int32 om_jobs_table_max_integer(Oid jobs, const char *column);
 
 /* ---- job_ids.c: growing lists of job ids that are SQL arrays ---- */
@@ -228,7 +228,8 @@ typedef struct OmFilter
 
 extern void om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition);
 extern void om_conditions_append_order(StringInfo sql, OmConditionSet set);
-extern int om_conditions_types(OmConditionSet set, const OmTableShape *shape, Oid *types);
+extern Oid om_condition_type(OmCondition condition, Oid jobs);
+extern int om_conditions_types(OmConditionSet set, Oid jobs, Oid *types);
 
 extern void om_filter_read(OmFilter *filter, const Jsonb *json, Oid jobs);
 extern void om_filter_by_ids(OmFilter *filter, Datum ids);

@@ -221,7 +221,7 @@ append_state_by_schedule(StringInfo sql, OmQuery query, const OmTableShape *shap
 
 	if (query.verb == OM_RETRY)
 	{
-		char *enum_name = format_type_be_qualified(shape->state_type);
+		char *enum_name = format_type_be_qualified(om_jobs_table_column_type(shape->jobs, "state"));
 
 		appendStringInfo(sql, "CASE WHEN %s OPERATOR(pg_catalog.>) " NOW, time);
 		appendStringInfo(sql, " THEN 'scheduled'::%s ELSE 'available'::%s END", enum_name,
@@ -388,7 +388,7 @@ append_survey(StringInfo sql, OmQuery query, const OmTableShape *shape)
 static void
 set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape)
 {
-	statement->nparams = om_conditions_types(query.conditions, shape, statement->param_types);
+	statement->nparams = om_conditions_types(query.conditions, shape->jobs, statement->param_types);
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
 	{
 		if (query.columns & OM_COLUMN_BIT(column))
