@@ -224,7 +224,8 @@ try_step(Walk *walk, WalkStep step, bool last_try)
 
 		/*
 		 * Nobody else would end our subtransaction, whatever the error.  There
-		 * is none when the commit failed, which has begun a new transaction.
+		 * is none when the commit failed, which has begun a new transaction; for
+		 * its new snapshot, so must we.
 		 */
 		if (IsSubTransaction())
 		{
@@ -236,6 +237,7 @@ try_step(Walk *walk, WalkStep step, bool last_try)
 		}
 		if (!lost || last_try)
 			ReThrowError(error);
+		ereport(DEBUG1, (errmsg_internal("trying again: %s", error->message)));
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -275,12 +277,14 @@ report_progress(const Walk *walk)
 {
 	double elapsed = Max(GetCurrentTimestamp() - walk->start, 1) / (double) USECS_PER_SEC;
 	double rate = walk->done / elapsed;
-	double left = rate > 0 ? Max(walk->total - walk->done, 0) / rate : 0;
+	int64 total = Max(walk->total, walk->done);
+	char left[32] = "unknown time";
 
-	ereport(NOTICE, (errmsg("%s " INT64_FORMAT " of about " INT64_FORMAT
-							" jobs, %.0f per second, %.0f s left",
-							om_verb_names[walk->verb].participle, walk->done,
-							Max(walk->total, walk->done), rate, left)));
+	if (rate > 0)
+		snprintf(left, sizeof(left), "%.0f s", (total - walk->done) / rate);
+	ereport(NOTICE,
+			(errmsg("%s " INT64_FORMAT " of about " INT64_FORMAT " jobs, %.0f per second, %s left",
+					om_verb_names[walk->verb].participle, walk->done, total, rate, left)));
 }
 
 static void

@@ -132,6 +132,9 @@ om_change_found(OmCall *call)
 
 	(void) om_filter_params(&call->filter, params);
 	om_query_run(call->jobs, query, params, note_found, &change);
+	/* A job may have been given another id while we waited for it. */
+	om_job_ids_sort(&call->found);
+	om_job_ids_sort(&change.executing);
 	return call->found.count > 0 && !dry_run ? write_found(&change) : 0;
 }
 

@@ -403,10 +403,13 @@ om_update_found(OmCall *call)
 		query.columns = call->changes.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT);
 	values_of(&call->changes, query.columns, &params[nparams]);
 	count = om_query_run(call->jobs, query, params, note_found, &found);
+	/* A job may have been given another id while we waited for it. */
+	om_job_ids_sort(&call->found);
+	om_job_ids_sort(&update->due);
 	if (writes && count > 0)
 	{
-		update->ids = &call->found;
 		update->done = palloc(count);
+		update->ids = &call->found;
 		count = write_same(update, OM_WRITE);
 	}
 	error_context_stack = callback.previous;
