@@ -1,0 +1,206 @@
+-- No search_path and no object in pg_temp captures what filters, outcomes and batches do: every
+-- function and operator of pg_catalog is shadowed by one that fails, and types, catalogs, the jobs
+-- table and oban_job by ones that do not work. As search_path.sql, which has the rest.
+-- Seen to fail with a single = or @> that names no schema.
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helpers :abs_srcdir '/fixtures/regress.sql'
+\set ECHO none
+\i :helpers
+\set ECHO none
+\pset null NULL
+\set SHOW_CONTEXT never
+\set schema twin
+\set version 14
+\i :elixir
+
+CREATE SCHEMA evil;
+DO $$
+DECLARE
+	f record;
+	functions integer := 0;
+	operators integer := 0;
+BEGIN
+	FOR f IN SELECT proname, pg_get_function_arguments(p.oid) AS args,
+			CASE WHEN proretset THEN 'boolean' ELSE pg_get_function_result(p.oid) END AS result
+		FROM pg_proc p
+		WHERE pronamespace = 'pg_catalog'::regnamespace AND provariadic = 0 AND proargmodes IS NULL
+	LOOP
+		BEGIN
+			EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS %s LANGUAGE plpgsql
+				AS ''BEGIN RAISE EXCEPTION ''''captured''''; END''', f.proname, f.args, f.result);
+			functions := functions + 1;
+		EXCEPTION WHEN OTHERS THEN NULL;	-- pseudo-types that PL/pgSQL does not have
+		END;
+	END LOOP;
+	FOR f IN SELECT oid, oprname, oprleft::regtype AS l, oprright::regtype AS r,
+			oprresult::regtype AS result
+		FROM pg_operator
+		WHERE oprnamespace = 'pg_catalog'::regnamespace AND oprleft <> 0 AND oprright <> 0
+	LOOP
+		BEGIN
+			EXECUTE format('CREATE FUNCTION evil.operator_%s(%s, %s) RETURNS %s LANGUAGE plpgsql
+				AS ''BEGIN RAISE EXCEPTION ''''captured''''; END''', f.oid, f.l, f.r, f.result);
+			EXECUTE format('CREATE OPERATOR evil.%s (FUNCTION = evil.operator_%s, LEFTARG = %s,
+				RIGHTARG = %s)', f.oprname, f.oid, f.l, f.r);
+			operators := operators + 1;
+		EXCEPTION WHEN OTHERS THEN NULL;
+		END;
+	END LOOP;
+	FOR f IN SELECT unnest('{jsonb,json,text,varchar,int8,int4,int2,bool,timestamp,timestamptz,
+		interval,numeric,name,oid,regclass}'::text[]) AS name
+	LOOP
+		EXECUTE format('CREATE DOMAIN evil.%1$I AS pg_catalog.%1$I CHECK (false)', f.name);
+	END LOOP;
+	RAISE INFO 'more than 1500 functions: %, more than 500 operators: %', functions > 1500,
+		operators > 500;
+END $$;
+CREATE DOMAIN evil.oban_job_state AS text CHECK (false);
+CREATE TYPE evil.oban_job AS (id text);
+CREATE TABLE evil.oban_jobs (LIKE ex14.oban_jobs);
+CREATE TABLE evil.pg_class (LIKE pg_class);
+CREATE TABLE evil.pg_type (LIKE pg_type);
+CREATE TABLE evil.pg_enum (LIKE pg_enum);
+CREATE TABLE evil.pg_namespace (LIKE pg_namespace);
+CREATE TEMP TABLE oban_jobs (LIKE ex14.oban_jobs INCLUDING ALL);
+CREATE TEMP TABLE pg_class (LIKE pg_class);
+CREATE TEMP TABLE pg_enum (LIKE pg_enum);
+INSERT INTO oban_jobs (id, worker) SELECT g, 'Trap' FROM generate_series(1, 8) g;
+\set bad_path 'pg_temp, evil, pg_catalog, public'
+
+-- The same calls twice: for ex14 with the usual path, for twin with the hostile one; what they give
+-- is kept in an array.
+CREATE TABLE tools.filters (n serial, filter text);
+INSERT INTO tools.filters (filter) VALUES ('{"all": true}'), ('{"id": 3, "state": "executing"}'),
+	('{"id": [1, 2, 99999999999999999999], "state": ["available", "scheduled"]}'),
+	('{"queue": "media", "worker": ["App.Worker", "x"], "priority": [2, 3]}'),
+	('{"queue": ["mail", "media"], "worker": "App.Worker", "attempt": 3, "max_attempts": 20}'),
+	('{"attempt": [0, 1], "max_attempts": [20, 21], "priority": 2}'),
+	('{"args": {"n": 4}, "meta": {"from": "test"}}'), ('{"tags": "A"}'),
+	('{"tags": ["b", " A", 1]}'),
+	('{"inserted_at": {"after": "2024-01-01", "before": "2024-01-01T00:00:00.1Z"},
+	   "scheduled_at": {"before": "2030-01-01T00:00:00+01:00"}}'),
+	('{"attempted_at": {"after": "2024-01-01"}, "completed_at": {"before": "2025-01-01"}}'),
+	('{"cancelled_at": {"after": "2024-01-01"}}'), ('{"discarded_at": {"before": "2025-01-01"}}');
+CREATE TABLE tools.calls (n serial, call text);
+INSERT INTO tools.calls (call)
+SELECT replace(c, 'FILTER', quote_literal(filter)) FROM tools.filters, unnest(ARRAY[
+	'(SELECT pg_catalog.concat_ws('' '', pg_catalog.count(*), pg_catalog.min(id),
+		pg_catalog.max(state)) FROM public.oban_all_jobs(FILTER, 5, %1$L))',
+	'public.oban_update_all_jobs(FILTER,
+		''{"priority": 2, "meta": {"from": "test"}, "schedule_in": "3 hours"}'', 7, %1$L)',
+	'public.oban_cancel_all_jobs(FILTER, 2, %1$L)', 'public.oban_retry_all_jobs(FILTER, 3, %1$L)',
+	'public.oban_update_all_jobs(FILTER, ''{}'', NULL, %1$L)',
+	'public.oban_update_all_jobs(FILTER, ''{"schedule_in": 0}'', NULL, %1$L)'])
+	WITH ORDINALITY u(c, m)
+ORDER BY n, m;
+INSERT INTO tools.calls (call)
+SELECT format('(SELECT pg_catalog.string_agg(pg_catalog.concat_ws('' '', job_id, outcome,
+	old_state, new_state, reason), ''; '')
+	FROM public.oban_manage_jobs(%L, ''{8,2,4,3,99,2}'', %L, %L, %%1$L))', a,
+	CASE a WHEN 'update' THEN '{"schedule_in": 9, "tags": ["x"]}' END, d)
+FROM unnest('{update,cancel,retry,delete}'::text[]) a, unnest('{true,false}'::boolean[]) d;
+INSERT INTO tools.calls (call)
+SELECT replace('public.oban_delete_all_jobs(FILTER, 1, %1$L)', 'FILTER', quote_literal(filter))
+FROM tools.filters WHERE n IN (6, 12) ORDER BY n;
+UPDATE tools.calls SET call = call || '::pg_catalog.text';
+SELECT format('SELECT ARRAY[%s] AS result', string_agg(format(call, 'ex14'), ', ' ORDER BY n))
+		AS usual,
+	format('SELECT ARRAY[%s] AS result', string_agg(format(call, 'twin'), ', ' ORDER BY n))
+		AS hostile
+FROM tools.calls \gset
+-- Where the two differ, in what the calls gave and in the rows.
+CREATE FUNCTION tools.compare(hostile text[], usual text[]) RETURNS text LANGUAGE sql AS $$
+	SELECT coalesce(nullif(concat_ws('; ',
+		string_agg(format('call %s: %s, not %s', n, h, u), '; ' ORDER BY n),
+		tools.difference(tools.rows('twin'), tools.rows('ex14'))), ''), 'no difference')
+	FROM unnest(hostile, usual) WITH ORDINALITY r(h, u, n)
+	WHERE replace(h, 'twin', 'ex14') IS DISTINCT FROM u
+$$;
+\set ECHO all
+SELECT count(*) AS calls FROM tools.calls;
+
+-- Both in one transaction, so that now() is the same. First with plans that are made under the
+-- hostile path, then with ones made under the usual path, then with those of both.
+\set ECHO none
+\pset tuples_only on
+\pset format unaligned
+CALL tools.make_jobs('ex14', 'twin');
+BEGIN;
+SET LOCAL search_path = :bad_path;
+:hostile \gset h_
+SET LOCAL search_path = DEFAULT;
+:usual \gset u_
+SELECT 'first: ' || tools.compare(:'h_result', :'u_result');
+COMMIT;
+CALL tools.make_jobs('ex14', 'twin');
+BEGIN;
+:usual \gset u_
+SET LOCAL search_path = :bad_path;
+:hostile \gset h_
+SET LOCAL search_path = DEFAULT;
+SELECT 'second: ' || tools.compare(:'h_result', :'u_result');
+COMMIT;
+CALL tools.make_jobs('ex14', 'twin');
+BEGIN;
+SET LOCAL search_path = :bad_path;
+:usual \gset u_
+:hostile \gset h_
+SET LOCAL search_path = DEFAULT;
+SELECT 'third: ' || tools.compare(:'h_result', :'u_result');
+COMMIT;
+\pset format aligned
+\pset tuples_only off
+\set ECHO all
+-- What they gave; the trap was not touched.
+SELECT n, left(regexp_replace(call, '\s+', ' ', 'g'), 60) AS call, left(result, 150) AS result
+FROM tools.calls JOIN unnest(:'h_result'::text[]) WITH ORDINALITY r(result, n) USING (n)
+WHERE n % 7 = 1 ORDER BY n;
+SELECT tools.states('twin'), tools.states('ex14') = tools.states('twin') AS the_same;
+SELECT count(*) AS trap_untouched FROM pg_temp.oban_jobs
+WHERE state = 'available' AND worker = 'Trap';
+
+-- Batches, first under the hostile path.
+CALL tools.fill(8, 'ex14', 'twin');
+SET search_path = :bad_path;
+CALL public.oban_cancel_in_batches('{"worker": "App.Worker", "id": [1, 2, 3, 4, 5]}', 2, '0.001 s',
+	'twin');
+CALL public.oban_retry_in_batches('{"state": "cancelled"}', 2, '0', '1 day', 'twin');
+CALL public.oban_update_in_batches('{"tags": [], "all": true}', '{"priority": 1}',
+	prefix => 'twin');
+CALL public.oban_update_in_batches('{"all": true}',
+	'{"priority": 1, "tags": ["b", "A"], "schedule_in": "1 day"}', 3, prefix => 'twin');
+CALL public.oban_delete_in_batches('{"tags": ["a", "b"], "id": [7, 8]}', 1, prefix => 'twin');
+-- Refusals, and the trap: the operator and the function do fail under this path.
+SELECT public.oban_all_jobs('{"state": "gone"}', NULL, 'twin');
+SELECT public.oban_cancel_all_jobs('{"inserted_at": {"after": "soon"}}', NULL, 'twin');
+SELECT public.oban_manage_jobs('update', '{1}', '{"prio": 1}', true, 'twin');
+SELECT 1 = 1;
+SELECT now();
+RESET search_path;
+CALL oban_cancel_in_batches('{"worker": "App.Worker", "id": [1, 2, 3, 4, 5]}', 2, '0.001 s',
+	'ex14');
+CALL oban_retry_in_batches('{"state": "cancelled"}', 2, '0', '1 day', 'ex14');
+CALL oban_update_in_batches('{"all": true}',
+	'{"priority": 1, "tags": ["b", "A"], "schedule_in": "1 day"}', 3, prefix => 'ex14');
+CALL oban_delete_in_batches('{"tags": ["a", "b"], "id": [7, 8]}', 1, prefix => 'ex14');
+SELECT tools.states('twin'), tools.states('ex14') = tools.states('twin') AS the_same;
+
+-- The default prefix is public, never the first schema of the path, nor pg_temp.
+SET search_path = pg_temp, twin, public;
+SELECT count(*) FROM oban_all_jobs('{"all": true}');
+CALL oban_cancel_in_batches('{"all": true}');
+SET oban_manage.prefix = 'twin';
+SELECT count(*) FROM oban_all_jobs('{"all": true}');
+RESET oban_manage.prefix;
+RESET search_path;
+
+DROP TABLE pg_temp.oban_jobs, pg_temp.pg_class, pg_temp.pg_enum;
+DROP SCHEMA tools, ex9, ex11, ex14, py, twin CASCADE;
+-- In parts, for each object takes a lock.
+\set ECHO none
+SELECT format('DROP FUNCTION %s CASCADE', string_agg(f::text, ', '))
+FROM (SELECT oid::regprocedure, row_number() OVER () / 300 FROM pg_proc
+	WHERE pronamespace = 'evil'::regnamespace) p(f, part)
+GROUP BY part \gexec
+\set ECHO all
+DROP SCHEMA evil CASCADE;
