@@ -285,6 +285,151 @@ async function callables(client) {
   same(missing, "P0002", "callable: a missing job gives P0002");
 }
 
+async function filters(client) {
+  const ids = await makeJobs(client, "available", "scheduled", "executing", "completed");
+  const everything = { id: ids.map(Number) };
+
+  // The filter is an object, and needs no cast. Numbers only: an id as a string is no number.
+  let query = "SELECT id, state FROM oban_all_jobs($1)";
+  const { rows } = await client.query(query, [{ ...everything, args: { to: "ann@example.org" } }]);
+  same(
+    rows,
+    ["available", "scheduled", "executing", "completed"].map((state, n) => ({ id: ids[n], state })),
+    "filter: the jobs that match, in id order",
+  );
+  same(await sqlstate(client, query, [{ id: ids }]), "22023", "filter: ids as strings are refused");
+  query = "SELECT count(*)::int FROM oban_all_jobs($1, $2)";
+  same(await value(client, query, [everything, 2]), 2, "filter: at most so many");
+
+  query = "SELECT oban_cancel_all_jobs($1)";
+  same(await value(client, query, [everything]), "3", "filter: cancel, the count is a string");
+  same(await value(client, query, [everything]), "0", "filter: nothing is left to cancel");
+  query = "SELECT oban_retry_all_jobs($1, $2)";
+  same(await value(client, query, [everything, 1]), "1", "filter: retry at most one");
+  same(await value(client, query, [everything, null]), "3", "filter: null for no limit");
+  query = "SELECT oban_update_all_jobs($1, $2)";
+  same(await value(client, query, [everything, { queue: "slow" }]), "4", "filter: update");
+  query = "SELECT oban_delete_all_jobs($1, prefix => $2)";
+  const slow = { ...everything, queue: "slow" };
+  same(await value(client, query, [slow, schema]), "4", "filter: delete, with a prefix");
+
+  // Values that look like SQL are values; other filters each time, prepared.
+  const [odd] = await makeJobs(client, "scheduled");
+  const worker = "O'Mailer\"; DROP TABLE oban_jobs; --\\";
+  await client.query("UPDATE oban_jobs SET worker = $1 WHERE id = $2", [worker, odd]);
+  const found = [];
+  for (const name of Array(4).fill([worker, "nobody"]).flat()) {
+    const result = await client.query({
+      name: "by_worker",
+      text: "SELECT id FROM oban_all_jobs($1)",
+      values: [{ worker: name }],
+    });
+    found.push(result.rows.map((row) => row.id));
+  }
+  same(found, Array(4).fill([[odd], []]).flat(), "filter: quotes are no matter, prepared");
+
+  query = "SELECT oban_delete_all_jobs($1)";
+  for (const [wrong, code] of [
+    [{}, "22023"],
+    [{ colour: "red" }, "22023"],
+    ["[]", "22023"],
+    [{ id: null }, "22023"],
+    ["{", "22P02"],
+    [null, "22004"],
+  ]) {
+    const got = await sqlstate(client, query, [wrong]);
+    same(got, code, `filter: ${JSON.stringify(wrong)} gives ${code}`);
+  }
+}
+
+async function outcomes(client) {
+  const ids = await makeJobs(client, "available", "executing", "completed");
+
+  let query = `SELECT job_id, outcome, old_state, new_state
+    FROM oban_manage_jobs($1, $2, dry_run => $3)`;
+  for (const dryRun of [true, false]) {
+    const { rows } = await client.query(query, ["cancel", ids.toReversed(), dryRun]);
+    same(
+      rows,
+      [
+        { job_id: ids[0], outcome: "cancelled", old_state: "available", new_state: "cancelled" },
+        { job_id: ids[1], outcome: "cancelled", old_state: "executing", new_state: "cancelled" },
+        { job_id: ids[2], outcome: "ignored", old_state: "completed", new_state: "completed" },
+      ],
+      `outcomes: no cast needed, dry run ${dryRun}`,
+    );
+    const after = dryRun ? "available" : "cancelled";
+    same(await stateOf(client, ids[0]), after, `outcomes: the job is ${after}`);
+  }
+  const deleted = await client.query(query, ["delete", [ids[0], 0], false]);
+  same(
+    deleted.rows,
+    [
+      { job_id: "0", outcome: "not_found", old_state: null, new_state: null },
+      { job_id: ids[0], outcome: "deleted", old_state: "cancelled", new_state: null },
+    ],
+    "outcomes: null for no state",
+  );
+
+  query = "SELECT * FROM oban_manage_jobs($1, $2, $3)";
+  const updated = await client.query(query, ["update", [ids[1]], { priority: 4 }]);
+  const { outcome, reason } = updated.rows[0];
+  same(outcome, "updated", "outcomes: update");
+  same(typeof reason === "string" && reason !== "", true, "outcomes: the reason is text");
+  for (const [action, changes, code] of [
+    ["explode", null, "22023"],
+    [null, null, "22004"],
+    ["update", null, "22004"],
+    ["cancel", { priority: 4 }, "22023"],
+  ]) {
+    const got = await sqlstate(client, query, [action, ids, changes]);
+    same(got, code, `outcomes: ${action} with ${JSON.stringify(changes)} gives ${code}`);
+  }
+}
+
+async function batches(client) {
+  const ids = await makeJobs(client, ...Array(5).fill("scheduled"));
+  const everything = { id: ids.map(Number) };
+  const notices = [];
+  client.on("notice", ({ message }) => notices.push(message));
+
+  const { rows } = await client.query("CALL oban_cancel_in_batches($1, $2)", [everything, 2]);
+  same(rows, [{ affected: "5" }], "batches: affected is a string in the row of the CALL");
+  const progress = /^cancelled (\d) of about 5 jobs, \d+ per second, .* left$/;
+  same(
+    notices.map((notice) => progress.exec(notice)?.[1]),
+    ["2", "4", "5"],
+    "batches: a notice for each",
+  );
+
+  let query = "CALL oban_retry_in_batches($1, $2, pause => $3, spread => $4)";
+  const retried = await value(client, query, [everything, 2, "1 millisecond", "1 hour"]);
+  same(retried, "5", "batches: intervals as text");
+  const states = await client.query("SELECT state FROM oban_jobs WHERE id = ANY ($1) ORDER BY id", [
+    ids,
+  ]);
+  same(
+    states.rows.map((row) => row.state),
+    ["available", ...Array(4).fill("scheduled")],
+    "batches: a retry that is spread",
+  );
+  const { rows: updated } = await client.query({
+    name: "update_in_batches",
+    text: "CALL oban_update_in_batches($1, $2, prefix => $3)",
+    values: [everything, { queue: "slow" }, schema],
+  });
+  same(updated, [{ affected: "5" }], "batches: prepared, with a prefix");
+
+  query = "CALL oban_delete_in_batches($1)";
+  await client.query("BEGIN");
+  same(await sqlstate(client, query, [everything]), "25001", "batches: not in a transaction");
+  await client.query("ROLLBACK");
+  const several = "SELECT 1; CALL oban_delete_in_batches('{\"all\": true}')";
+  same(await sqlstate(client, several), "25001", "batches: not among several statements");
+  same(await value(client, query, [everything]), "5", "batches: on its own");
+  same(await stateOf(client, ids[0]), "gone", "batches: the jobs are gone");
+}
+
 async function transactions(client, listener) {
   const [id] = await makeJobs(client, "executing");
   const heard = [];
@@ -328,6 +473,9 @@ try {
   await cancelRetryDelete(client);
   await update(client);
   await callables(client);
+  await filters(client);
+  await outcomes(client);
+  await batches(client);
   await transactions(client, listener);
   await client.query(`DROP SCHEMA ${schema} CASCADE`);
 } finally {

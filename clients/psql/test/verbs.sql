@@ -135,6 +135,66 @@ SELECT pg_temp.same(:'SQLSTATE', '22004', 'callable: NULL gives 22004');
 SELECT oban_update_many_jobs_with('{28, 1000}', 'merge', '{}');
 SELECT pg_temp.same(:'SQLSTATE', 'P0002', 'callable: a missing job gives P0002');
 
+-- Filters: no cast, as a literal, quoted or built.
+INSERT INTO oban_jobs (id, queue, worker, state)
+	SELECT id, 'bulk', 'Mailer', 'scheduled' FROM generate_series(101, 110) id;
+\set filter '{"queue": "bulk", "state": "scheduled"}'
+SELECT pg_temp.same(string_agg(id::text, ' '), '101 102 103', 'filter: the jobs that match')
+	FROM oban_all_jobs(:'filter', 3);
+SELECT pg_temp.same(oban_cancel_all_jobs(:'filter', 4)::text, '4', 'filter: cancel, at most four');
+SELECT pg_temp.same(oban_cancel_all_jobs(jsonb_build_object('id', ARRAY[104, 105, 106]))::text,
+					'2', 'filter: cancel, as a query builds it');
+SELECT pg_temp.same(oban_retry_all_jobs('{"queue": "bulk", "state": "cancelled"}')::text, '6',
+					'filter: retry');
+SELECT pg_temp.same(oban_update_all_jobs('{"queue": "bulk"}', '{"priority": 3}')::text, '10',
+					'filter: update');
+SELECT pg_temp.same(oban_delete_all_jobs('{"id": [109, 110]}', prefix => :'schema')::text, '2',
+					'filter: delete, with a prefix');
+\set worker 'O''Mailer"; DROP TABLE oban_jobs; --'
+UPDATE oban_jobs SET worker = :'worker' WHERE id = 108;
+SELECT pg_temp.same(string_agg(id::text, ' '), '108', 'filter: quotes are no matter')
+	FROM oban_all_jobs(jsonb_build_object('worker', :'worker'));
+SELECT oban_delete_all_jobs('{}');
+SELECT pg_temp.same(:'SQLSTATE', '22023', 'filter: an empty one is refused');
+SELECT oban_delete_all_jobs('{"colour": "red"}');
+SELECT pg_temp.same(:'SQLSTATE', '22023', 'filter: an unknown key is refused');
+SELECT oban_delete_all_jobs(NULL);
+SELECT pg_temp.same(:'SQLSTATE', '22004', 'filter: NULL is refused');
+
+-- Outcomes.
+SELECT pg_temp.same(string_agg(concat_ws(' ', job_id, outcome, old_state, new_state), ', '),
+					'101 ignored available available, 107 retried scheduled available, 999 '
+					|| 'not_found', 'outcomes: the dry run')
+	FROM oban_manage_jobs('retry', '{107, 999, 101, 107}', dry_run => true);
+SELECT pg_temp.same((oban_get_job(107)).state, 'scheduled', 'outcomes: and nothing is changed');
+SELECT pg_temp.same(string_agg(concat_ws(' ', job_id, outcome, old_state, new_state), ', '),
+					'107 deleted scheduled', 'outcomes: delete')
+	FROM oban_manage_jobs('delete', '{107}');
+SELECT oban_manage_jobs('explode', '{107}');
+SELECT pg_temp.same(:'SQLSTATE', '22023', 'outcomes: an unknown action is refused');
+
+-- Batches, which need psql's AUTOCOMMIT.
+CALL oban_cancel_in_batches('{"queue": "bulk"}', 3) \gset
+SELECT pg_temp.same(:'affected', '7', 'batches: affected as a variable');
+CALL oban_retry_in_batches(:'filter', spread => '1 hour') \gset
+SELECT pg_temp.same(:'affected', '0', 'batches: nothing to do');
+CALL oban_update_in_batches('{"queue": "bulk"}', '{"tags": ["done"]}', prefix => :'schema') \gset
+SELECT pg_temp.same(:'affected', '7', 'batches: with a prefix');
+BEGIN;
+CALL oban_delete_in_batches('{"queue": "bulk"}');
+SELECT pg_temp.same(:'SQLSTATE', '25001', 'batches: not in a transaction block');
+ROLLBACK;
+SELECT 1 WHERE false \; CALL oban_delete_in_batches('{"queue": "bulk"}');
+SELECT pg_temp.same(:'SQLSTATE', '25001', 'batches: not among several statements');
+\set AUTOCOMMIT off
+CALL oban_delete_in_batches('{"queue": "bulk"}');
+\set sqlstate :SQLSTATE
+ROLLBACK;
+\set AUTOCOMMIT on
+SELECT pg_temp.same(:'sqlstate', '25001', 'batches: not with AUTOCOMMIT off');
+CALL oban_delete_in_batches('{"queue": "bulk"}', pause => '1 millisecond') \gset
+SELECT pg_temp.same(:'affected', '7', 'batches: on their own');
+
 -- Transactions, and what they tell; verbs.sh looks at the notifications.
 SELECT format('LISTEN %I', :'schema' || '.oban_' || name)
 	FROM unnest('{signal,insert}'::text[]) name

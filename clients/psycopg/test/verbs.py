@@ -266,6 +266,138 @@ def callables(connection):
     same(got, "P0002", "callable: a missing job gives P0002")
 
 
+def filters(connection):
+    ids = make_jobs(connection, "available", "scheduled", "executing", "completed")
+    everything = Jsonb({"id": ids})
+
+    # The filter: a Jsonb, or text, for there is only jsonb to choose.
+    query = "SELECT id, state, args FROM oban_all_jobs(%s)"
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(query, (Jsonb({"id": ids, "args": {"to": "ann@example.org"}}),))
+        states = [(job["id"], job["state"], job["args"]["to"]) for job in cursor.fetchall()]
+    expected = [
+        (job_id, state, "ann@example.org")
+        for job_id, state in zip(ids, ["available", "scheduled", "executing", "completed"])
+    ]
+    same(states, expected, "filter: the jobs that match, in id order")
+    got = value(connection, "SELECT count(*) FROM oban_all_jobs(%s)", (f'{{"id": {ids}}}',))
+    same(got, 4, "filter: text needs no cast")
+    got = value(connection, "SELECT count(*) FROM oban_all_jobs(%s, %s)", (everything, 2))
+    same(got, 2, "filter: at most so many")
+
+    query = "SELECT oban_cancel_all_jobs(%s)"
+    same(value(connection, query, (everything,)), 3, "filter: cancel gives an int")
+    same(value(connection, query, (everything,)), 0, "filter: nothing is left to cancel")
+    query = "SELECT oban_retry_all_jobs(%s, %s)"
+    same(value(connection, query, (everything, 1)), 1, "filter: retry at most one")
+    same(value(connection, query, (everything, None)), 3, "filter: None for no limit")
+    query = "SELECT oban_update_all_jobs(%s, %s)"
+    got = value(connection, query, (everything, Jsonb({"queue": "slow"})))
+    same(got, 4, "filter: update")
+    query = "SELECT oban_delete_all_jobs(%s, prefix => %s)"
+    got = value(connection, query, (Jsonb({"id": ids, "queue": "slow"}), SCHEMA))
+    same(got, 4, "filter: delete, with a prefix")
+
+    # Values that look like SQL are values; other filters each time, prepared.
+    (odd,) = make_jobs(connection, "scheduled")
+    worker = "O'Mailer\"; DROP TABLE oban_jobs; --\\"
+    connection.execute("UPDATE oban_jobs SET worker = %s WHERE id = %s", (worker, odd))
+    query = "SELECT array_agg(id) FROM oban_all_jobs(%s)"
+    got = [
+        value(connection, query, (Jsonb({"worker": name}),), prepare=True)
+        for name in [worker, "nobody", worker] * 4
+    ]
+    same(got, [[odd], None, [odd]] * 4, "filter: quotes are no matter, prepared")
+
+    query = "SELECT oban_delete_all_jobs(%s)"
+    for wrong, code in [
+        (Jsonb({}), "22023"),
+        (Jsonb({"colour": "red"}), "22023"),
+        (Jsonb([]), "22023"),
+        (Jsonb({"id": None}), "22023"),
+        ("{", "22P02"),
+        (None, "22004"),
+    ]:
+        got = sqlstate(connection, query, (wrong,))
+        same(got, code, f"filter: {getattr(wrong, 'obj', wrong)} gives {code}")
+
+
+def outcomes(connection):
+    ids = make_jobs(connection, "available", "executing", "completed")
+    query = (
+        "SELECT job_id, outcome, old_state, new_state"
+        " FROM oban_manage_jobs(%s, %s, dry_run => %s)"
+    )
+    expected = [
+        (ids[0], "cancelled", "available", "cancelled"),
+        (ids[1], "cancelled", "executing", "cancelled"),
+        (ids[2], "ignored", "completed", "completed"),
+    ]
+    for dry_run in (True, False):
+        got = connection.execute(query, ("cancel", ids[::-1], dry_run)).fetchall()
+        same(got, expected, f"outcomes: dry_run {dry_run}")
+        after = "available" if dry_run else "cancelled"
+        same(state_of(connection, ids[0]), after, f"outcomes: the job is {after}")
+    got = connection.execute(query, ("delete", [ids[0], 0], False)).fetchall()
+    expected = [(0, "not_found", None, None), (ids[0], "deleted", "cancelled", None)]
+    same(got, expected, "outcomes: None for no state")
+    same(connection.execute(query, ("delete", [], False)).fetchall(), [], "outcomes: an empty list")
+
+    query = "SELECT * FROM oban_manage_jobs(%s, %s, %s)"
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(query, ("update", [ids[1]], Jsonb({"priority": 4}))).fetchone()
+    reason = row.pop("reason")
+    same(type(reason) is str and reason != "", True, "outcomes: the reason is text")
+    expected = {"job_id": ids[1], "outcome": "updated"}
+    expected |= {"old_state": "cancelled", "new_state": "cancelled"}
+    same(row, expected, "outcomes: update, by name")
+    for action, changes, code in [
+        ("explode", None, "22023"),
+        (None, None, "22004"),
+        ("update", None, "22004"),
+        ("cancel", Jsonb({"priority": 4}), "22023"),
+    ]:
+        got = sqlstate(connection, query, (action, ids, changes))
+        same(got, code, f"outcomes: {action} with {getattr(changes, 'obj', changes)} gives {code}")
+
+
+def batches(connection):
+    # A connection must be in autocommit: psycopg begins a transaction otherwise.
+    ids = make_jobs(connection, *["scheduled"] * 5)
+    everything = Jsonb({"id": ids})
+    notices = []
+    connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+
+    row = connection.execute("CALL oban_cancel_in_batches(%s, %s)", (everything, 2)).fetchone()
+    same(row, (5,), "batches: affected is an int in the row of the CALL")
+    progress = re.compile(r"cancelled (\d) of about 5 jobs, \d+ per second, .* left$")
+    done = [progress.match(notice) for notice in notices]
+    same([match and match[1] for match in done], ["2", "4", "5"], "batches: a notice for each")
+
+    query = "CALL oban_retry_in_batches(%s, %s, pause => %s, spread => %s)"
+    pause = datetime.timedelta(milliseconds=1)
+    hour = datetime.timedelta(hours=1)
+    same(value(connection, query, (everything, 2, pause, hour)), 5, "batches: intervals")
+    got = connection.execute("SELECT state FROM oban_jobs WHERE id = ANY (%s) ORDER BY id", (ids,))
+    expected = [("available",)] + [("scheduled",)] * 4
+    same(got.fetchall(), expected, "batches: a retry that is spread")
+    query = "CALL oban_update_in_batches(%s, %s, prefix => %s)"
+    got = value(connection, query, (everything, Jsonb({"queue": "slow"}), SCHEMA), prepare=True)
+    same(got, 5, "batches: prepared, with a prefix")
+
+    query = "CALL oban_delete_in_batches(%s)"
+    same(sqlstate(connection, query, (everything,)), "25001", "batches: not in a transaction")
+    with psycopg.connect() as other:
+        try:
+            other.execute(query, (everything,))
+            error = None
+        except psycopg.Error as caught:
+            error = caught.sqlstate
+    same(error, "25001", "batches: not without autocommit")
+    same(value(connection, query, (everything,)), 5, "batches: in autocommit")
+    same(state_of(connection, ids[0]), "gone", "batches: the jobs are gone")
+
+
 def transactions(connection):
     (job_id,) = make_jobs(connection, "executing")
     with psycopg.connect(autocommit=True) as listener:
@@ -308,6 +440,9 @@ def main():
         cancel_retry_delete(connection)
         update(connection)
         callables(connection)
+        filters(connection)
+        outcomes(connection)
+        batches(connection)
         transactions(connection)
         connection.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
     print(f"1..{count}")
