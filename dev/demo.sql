@@ -376,6 +376,70 @@ SELECT id, state, cancelled_at FROM oban_jobs WHERE id = 101;
 \set ECHO none
 
 \echo
+\echo '== After an outage: many jobs by filter =='
+INSERT INTO oban_jobs (id, queue, worker, state, attempt, max_attempts, args, discarded_at)
+SELECT id, 'partners', 'MyApp.CallPartner', 'discarded', 3, 3, jsonb_build_object('order', id),
+	   CASE WHEN id <= 20200 THEN timestamp '2026-02-01'
+			ELSE timestamp '2026-03-14 02:00' + (id - 20200) * interval '2 seconds' END
+FROM generate_series(20001, 26200) AS id;
+INSERT INTO oban_jobs (id, queue, worker, state, attempt, max_attempts, args, completed_at)
+SELECT id, 'partners', 'MyApp.CallPartner', 'completed', 1, 3, jsonb_build_object('order', id),
+	   '2026-03-14 01:00'
+FROM generate_series(26201, 26260) AS id;
+INSERT INTO oban_jobs (id, queue, worker, state, attempt, max_attempts, args) VALUES
+	(26261, 'partners', 'MyApp.CallPartner', 'executing', 1, 3, '{"order": 26261}'),
+	(26262, 'partners', 'MyApp.CallPartner', 'available', 0, 3, '{"order": 26262}');
+SET client_min_messages = notice;
+\set ECHO queries
+\echo '-- A partner did not answer from two o''clock on, and its jobs used up their attempts'
+SELECT state, count(*), min(discarded_at) AS first_discarded, max(discarded_at) AS last_discarded
+FROM oban_jobs WHERE worker = 'MyApp.CallPartner' GROUP BY state ORDER BY state;
+
+\echo '-- A filter for those of that night, and not the older ones. Dry run: what would a verb look at?'
+SELECT count(*) FROM oban_all_jobs('{"worker": "MyApp.CallPartner", "state": "discarded",
+	"discarded_at": {"after": "2026-03-14T02:00:00Z"}}');
+SELECT id, state, attempt, max_attempts AS max, args, discarded_at
+FROM oban_all_jobs('{"worker": "MyApp.CallPartner", "state": "discarded",
+	"discarded_at": {"after": "2026-03-14T02:00:00Z"}}', max_jobs => 3);
+
+\echo '-- What would become of these four, and why?'
+SELECT * FROM oban_manage_jobs('retry', '{20201, 26201, 26261, 99999}', dry_run => true);
+
+\echo '-- Ten first: does the partner answer again?'
+SELECT oban_retry_all_jobs('{"worker": "MyApp.CallPartner", "state": "discarded",
+	"discarded_at": {"after": "2026-03-14T02:00:00Z"}}', max_jobs => 10);
+
+\echo '-- It does. The others in batches, each committed, and spread over the next ten minutes'
+CALL oban_retry_in_batches('{"worker": "MyApp.CallPartner", "state": "discarded",
+	"discarded_at": {"after": "2026-03-14T02:00:00Z"}}', batch_size => 2000, spread => '10 minutes');
+
+\echo '-- The counts'
+SELECT state, count(*), min(attempt) AS min_attempt, max(attempt) AS max_attempt,
+	max(max_attempts) AS max
+FROM oban_jobs WHERE worker = 'MyApp.CallPartner' GROUP BY state ORDER BY state;
+SELECT array_agg(jobs ORDER BY minute) AS jobs_a_minute FROM (
+	SELECT least(trunc(extract(epoch FROM after) / 60), 9) AS minute, count(*) AS jobs FROM (
+		SELECT scheduled_at - min(scheduled_at) OVER () AS after FROM oban_jobs
+		WHERE worker = 'MyApp.CallPartner' AND id BETWEEN 20211 AND 26200) AS spread
+	GROUP BY minute) AS minutes;
+
+\echo '-- Had it been stopped halfway, the same call would have done the rest. Nothing is left here.'
+CALL oban_retry_in_batches('{"worker": "MyApp.CallPartner", "state": "discarded",
+	"discarded_at": {"after": "2026-03-14T02:00:00Z"}}');
+
+\echo '-- Small sets need no batches: new orders go before those that waited'
+SELECT oban_update_all_jobs('{"worker": "MyApp.CallPartner", "state": "scheduled"}', '{"priority": 3}');
+
+\echo '-- What is asked for by mistake is refused'
+SELECT oban_delete_all_jobs('{}');
+SELECT oban_delete_all_jobs('{"wroker": "MyApp.CallPartner"}');
+BEGIN;
+CALL oban_delete_in_batches('{"worker": "MyApp.CallPartner"}');
+ROLLBACK;
+\set ECHO none
+SET client_min_messages = warning;
+
+\echo
 \echo '== Oban for Python, in a schema of its own =='
 \set schema python
 \i fixtures/python.sql

@@ -267,12 +267,15 @@ step_demo()
 
 step_bench()
 {
+	local script
 	need_extension bench || return 0
-	if PGDATABASE=bench in_group bench/run --quick >"$log" 2>&1; then
-		passed=1
-	else
-		failed=1
-	fi
+	for script in run batches; do
+		if PGDATABASE=bench in_group "bench/$script" --quick >>"$log" 2>&1; then
+			passed=$((passed + 1))
+		else
+			failed=$((failed + 1))
+		fi
+	done
 }
 
 # The same SQL with the assertions of PostgreSQL's headers and our own switched on, in a second

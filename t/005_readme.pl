@@ -1,8 +1,9 @@
-# Runs the code in README.md, in document order, so that a reader can trust every line of it.
+# Runs the code in README.md and in docs/, in document order, so that a reader can trust every line
+# of it.
 #
-# - ```sql blocks run in one psql session of a fresh database, from the top of the source tree. A
-#   statement ends where a line ends with a semicolon; a line that starts with a backslash is a
-#   command of psql.
+# - ```sql blocks run in one psql session for each page, in a fresh database, from the top of the
+#   source tree. A statement ends where a line ends with a semicolon; a line that starts with a
+#   backslash is a command of psql.
 # - ```python and ```javascript (or ```js) blocks run one by one, each a whole program, with the
 #   same database as their default (PGHOST, PGPORT, PGUSER, PGDATABASE): by /usr/bin/python3 with
 #   psycopg and by node with pg, which stands in clients/node/node_modules or in
@@ -14,18 +15,19 @@
 #   it is "# → line", in JavaScript "// → line", and all those of a block are all that it prints.
 # - A statement that gives an error fails the test unless it is expected: "-- → ERROR: message". Its
 #   detail, hint and context may follow, or not. A notification is expected as psql prints it, less
-#   the words about the server process.
+#   the words about the server process, a plan without its costs.
+# - In what is expected, "…" stands for anything within a line, and alone for any number of lines.
 # - A comment whose first line is <!-- sql and whose last is --> is a block of SQL too, unseen by
 #   readers: the set-up that they have from elsewhere.
 # - <!-- not run: why --> on the line before a block leaves it out.
 #
-# OBAN_MANAGE_README names another file to run.
+# OBAN_MANAGE_README names another file to run in place of all these.
 
 use strict;
 use warnings;
 
 use Cwd qw(abs_path);
-use File::Basename qw(dirname);
+use File::Basename qw(basename dirname);
 use FindBin;
 use lib $FindBin::RealBin;
 use IPC::Run;
@@ -34,54 +36,64 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $root = abs_path(dirname($FindBin::RealBin));
-my $readme = $ENV{OBAN_MANAGE_README} // "$root/README.md";
+my @pages = $ENV{OBAN_MANAGE_README} // ("$root/README.md", sort glob "'$root/docs/*.md'");
 my $node_modules = $ENV{OBAN_MANAGE_NODE_PATH} // "$root/clients/node/node_modules";
 my %arrows = (sql => '--', python => '#', javascript => '//');
 my %not_run = map { $_ => 1 } qw(console sh text mermaid);
 
 my $node = start_server('readme');
-$node->safe_psql('postgres', 'CREATE DATABASE readme');
+my ($psql, $psql_in, $psql_out);
 
-my %environment = (
-	PGHOST => $node->host,
-	PGPORT => $node->port,
-	PGUSER => scalar getpwuid($>),
-	PGDATABASE => 'readme');
-local @ENV{ keys %environment } = values %environment;
-
-my @blocks = read_blocks($readme);
-my %ran = map { $_ => 0 } keys %arrows;
 chdir $root or die "could not change to $root: $!";
-
-my ($psql_in, $psql_out) = ('', '');
-my $psql = IPC::Run::start(
-	[ 'psql', '-XAtq', '-P', 'null=NULL', '-f', '-' ],
-	'<', \$psql_in, '>', \$psql_out, '2>&1',
-	IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-
-for my $block (@blocks)
-{
-	my $name = "line $block->{line}: $block->{language}";
-
-	if (exists $arrows{ $block->{language} })
-	{
-		my $wrong = $block->{language} eq 'sql' ? run_sql($block) : run_program($block);
-
-		$ran{ $block->{language} }++;
-		ok($wrong eq '', $name) or diag($wrong);
-	}
-	elsif (!$not_run{ $block->{language} })
-	{
-		fail("$name: a kind of block that is run, or known not to be");
-	}
-}
-cmp_ok($ran{sql}, '>', 0, "$ran{sql} blocks of SQL were run");
-note "$ran{python} blocks of Python and $ran{javascript} of JavaScript were run";
-
-$psql_in .= "\\q\n";
-$psql->finish;
+cmp_ok(@pages, '>', 1, 'there are pages in docs/') unless $ENV{OBAN_MANAGE_README};
+run_page($pages[$_], "page_$_") for 0 .. $#pages;
 $node->stop;
 done_testing();
+
+# Run the blocks of a page, in a database of its own.
+sub run_page
+{
+	my ($file, $database) = @_;
+	my $page = basename($file);
+	my %ran = map { $_ => 0 } keys %arrows;
+
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	my %environment = (
+		PGHOST => $node->host,
+		PGPORT => $node->port,
+		PGUSER => scalar getpwuid($>),
+		PGDATABASE => $database);
+	local @ENV{ keys %environment } = values %environment;
+
+	($psql_in, $psql_out) = ('', '');
+	$psql = IPC::Run::start(
+		[ 'psql', '-XAtq', '-P', 'null=NULL', '-f', '-' ],
+		'<', \$psql_in, '>', \$psql_out, '2>&1',
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+
+	for my $block (read_blocks($file))
+	{
+		my $name = "$page line $block->{line}: $block->{language}";
+
+		if (exists $arrows{ $block->{language} })
+		{
+			my $wrong = $block->{language} eq 'sql' ? run_sql($block) : run_program($block);
+
+			$ran{ $block->{language} }++;
+			ok($wrong eq '', $name) or diag($wrong);
+		}
+		elsif (!$not_run{ $block->{language} })
+		{
+			fail("$name: a kind of block that is run, or known not to be");
+		}
+	}
+	cmp_ok($ran{sql}, '>', 0, "$page: $ran{sql} blocks of SQL were run");
+	note "$page: $ran{python} blocks of Python and $ran{javascript} of JavaScript were run";
+
+	$psql_in .= "\\q\n";
+	$psql->finish;
+	return;
+}
 
 # The blocks of the file: language, first line, and text without the indentation of the fence.
 sub read_blocks
@@ -179,8 +191,23 @@ sub run_statement
 		s/^psql:[^ ]*:\d+: //;
 		s/^([A-Z]+):  /$1: /;
 		s/^(Asynchronous notification .*) received from server process with PID \d+\.$/$1/;
+		s/  \(cost=[^()]*\)$//;
 	}
 	return @lines;
+}
+
+# Are the lines as expected?
+sub as_expected
+{
+	my ($got, $expected) = @_;
+	my $pattern = '';
+
+	for my $line (@$expected)
+	{
+		$pattern .=
+		  $line eq '…' ? '(?:.*\n)*?' : join('.*', map { quotemeta } split /…/, $line, -1) . '\n';
+	}
+	return join('', map { "$_\n" } @$got) =~ /\A$pattern\z/;
 }
 
 # Returns what is wrong with a block, nothing when all is as expected.
@@ -208,7 +235,7 @@ sub run_sql
 			# After an error, as much as was expected.
 			splice @compared, scalar @$expected
 			  if $expected->[0] =~ /^ERROR: / && @compared > @$expected;
-			next if "@compared" eq "@$expected" && @compared == @$expected;
+			next if as_expected(\@compared, $expected);
 		}
 		$wrong .= "$statement->{text}gave:\n  " . join("\n  ", @got) . "\n";
 		$wrong .= "expected:\n  " . join("\n  ", @$expected) . "\n" if defined $expected;
@@ -249,6 +276,6 @@ sub run_program
 	return "could not run $command[0]: $@" if $@;
 	return "failed with status $?:\n$output" unless $done;
 	my @got = split /\n/, $output;
-	return '' if join("\n", @got) eq join("\n", @expected);
+	return '' if as_expected(\@got, \@expected);
 	return "printed:\n  " . join("\n  ", @got) . "\nexpected:\n  " . join("\n  ", @expected) . "\n";
 }
