@@ -172,9 +172,9 @@ change_batch(Walk *walk)
 	om_filter_add(&call.filter, OM_LIMIT, walk->batch_size);
 
 	walk->changed = om_call_run(&call);
-	walk->found = call.found.count;
-	walk->reached =
-		walk->found < walk->batch_size ? end : om_job_ids_data(&call.found)[walk->found - 1];
+	walk->found = call.nrows;
+	/* The last job may have got a lower id while we waited for it. */
+	walk->reached = walk->found < walk->batch_size ? end : Max(call.last, walk->next);
 }
 
 static void

@@ -25,6 +25,17 @@ om_call_run(OmCall *call)
 }
 
 /*
+ * Note a job that the locking query has found.
+ */
+void
+om_call_add(OmCall *call, int64 id)
+{
+	om_job_ids_add(&call->found, id);
+	call->nrows++;
+	call->last = id;
+}
+
+/*
  * Add the argument max_jobs to a filter; NULL is no limit.
  */
 static void

@@ -30,7 +30,7 @@ note_found(TupleTableSlot *row, void *state)
 
 	if (call->outcomes != NULL && !om_outcomes_found(call->outcomes, row))
 		return;
-	om_job_ids_add(&call->found, id);
+	om_call_add(call, id);
 	if (DatumGetBool(slot_getattr(row, OM_LOCK_EXECUTING, &isnull)))
 		om_job_ids_add(&change->executing, id);
 }
@@ -132,7 +132,7 @@ om_change_found(OmCall *call)
 
 	(void) om_filter_params(&call->filter, params);
 	om_query_run(call->jobs, query, params, note_found, &change);
-	/* A job may have been given another id while we waited for it. */
+	/* A job may have got another id while we waited for it; a child table may repeat ids. */
 	om_job_ids_sort(&call->found);
 	om_job_ids_sort(&change.executing);
 	return call->found.count > 0 && !dry_run ? write_found(&change) : 0;

@@ -360,7 +360,7 @@ note_found(TupleTableSlot *row, void *state)
 	if (found->call->outcomes != NULL)
 		(void) om_outcomes_found(found->call->outcomes, row);
 	look_at_row(&found->update, row, id);
-	om_job_ids_add(&found->call->found, id);
+	om_call_add(found->call, id);
 }
 
 /*
@@ -403,7 +403,7 @@ om_update_found(OmCall *call)
 		query.columns = call->changes.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT);
 	values_of(&call->changes, query.columns, &params[nparams]);
 	count = om_query_run(call->jobs, query, params, note_found, &found);
-	/* A job may have been given another id while we waited for it. */
+	/* A job may have got another id while we waited for it; a child table may repeat ids. */
 	om_job_ids_sort(&call->found);
 	om_job_ids_sort(&update->due);
 	if (writes && count > 0)

@@ -56,10 +56,13 @@ typedef struct OmCall
 	OmChanges changes;		/* update */
 	const OmSpread *spread; /* retry; NULL: all of them now */
 	OmOutcomes *outcomes;	/* NULL: nobody asks */
-	OmJobIds found;			/* out: the jobs that the verb acted on, in id order */
+	OmJobIds found;			/* out: the jobs that the verb acted on, distinct, in order, */
+	int nrows;				/* how many rows these were, */
+	int64 last;				/* and the id of the last one that was locked */
 } OmCall;
 
 extern uint64 om_call_run(OmCall *call);
+extern void om_call_add(OmCall *call, int64 id);
 
 /* ---- cancel_retry_delete.c: the verbs that change a job's state or remove it ---- */
 
