@@ -9,62 +9,9 @@
 \set ECHO none
 \pset null NULL
 \set SHOW_CONTEXT never
-\set schema twin
-\set version 14
-\i :elixir
-
-CREATE SCHEMA evil;
-DO $$
-DECLARE
-	f record;
-	functions integer := 0;
-	operators integer := 0;
-BEGIN
-	FOR f IN SELECT proname, pg_get_function_arguments(p.oid) AS args,
-			CASE WHEN proretset THEN 'boolean' ELSE pg_get_function_result(p.oid) END AS result
-		FROM pg_proc p
-		WHERE pronamespace = 'pg_catalog'::regnamespace AND provariadic = 0 AND proargmodes IS NULL
-	LOOP
-		BEGIN
-			EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS %s LANGUAGE plpgsql
-				AS ''BEGIN RAISE EXCEPTION ''''captured''''; END''', f.proname, f.args, f.result);
-			functions := functions + 1;
-		EXCEPTION WHEN OTHERS THEN NULL;	-- pseudo-types that PL/pgSQL does not have
-		END;
-	END LOOP;
-	FOR f IN SELECT oid, oprname, oprleft::regtype AS l, oprright::regtype AS r,
-			oprresult::regtype AS result
-		FROM pg_operator
-		WHERE oprnamespace = 'pg_catalog'::regnamespace AND oprleft <> 0 AND oprright <> 0
-	LOOP
-		BEGIN
-			EXECUTE format('CREATE FUNCTION evil.operator_%s(%s, %s) RETURNS %s LANGUAGE plpgsql
-				AS ''BEGIN RAISE EXCEPTION ''''captured''''; END''', f.oid, f.l, f.r, f.result);
-			EXECUTE format('CREATE OPERATOR evil.%s (FUNCTION = evil.operator_%s, LEFTARG = %s,
-				RIGHTARG = %s)', f.oprname, f.oid, f.l, f.r);
-			operators := operators + 1;
-		EXCEPTION WHEN OTHERS THEN NULL;
-		END;
-	END LOOP;
-	FOR f IN SELECT unnest('{jsonb,json,text,varchar,int8,int4,int2,bool,timestamp,timestamptz,
-		interval,numeric,name,oid,regclass}'::text[]) AS name
-	LOOP
-		EXECUTE format('CREATE DOMAIN evil.%1$I AS pg_catalog.%1$I CHECK (false)', f.name);
-	END LOOP;
-	RAISE INFO 'more than 1500 functions: %, more than 500 operators: %', functions > 1500,
-		operators > 500;
-END $$;
-CREATE DOMAIN evil.oban_job_state AS text CHECK (false);
-CREATE TYPE evil.oban_job AS (id text);
-CREATE TABLE evil.oban_jobs (LIKE ex14.oban_jobs);
-CREATE TABLE evil.pg_class (LIKE pg_class);
-CREATE TABLE evil.pg_type (LIKE pg_type);
-CREATE TABLE evil.pg_enum (LIKE pg_enum);
-CREATE TABLE evil.pg_namespace (LIKE pg_namespace);
-CREATE TEMP TABLE oban_jobs (LIKE ex14.oban_jobs INCLUDING ALL);
-CREATE TEMP TABLE pg_class (LIKE pg_class);
-CREATE TEMP TABLE pg_enum (LIKE pg_enum);
-INSERT INTO oban_jobs (id, worker) SELECT g, 'Trap' FROM generate_series(1, 8) g;
+\set hostile :abs_srcdir '/fixtures/hostile.sql'
+\i :hostile
+\set ECHO none
 \set bad_path 'pg_temp, evil, pg_catalog, public'
 
 -- The same calls twice: for ex14 with the usual path, for twin with the hostile one; what they give

@@ -6,21 +6,10 @@
 \i :helpers
 \pset null NULL
 \set SHOW_CONTEXT never
-
-CREATE SCHEMA by_hash;
-CREATE TABLE by_hash.oban_jobs (LIKE ex14.oban_jobs INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
-	PRIMARY KEY (id)) PARTITION BY HASH (id);
 \set ECHO none
-SELECT format('CREATE TABLE by_hash.part_%s PARTITION OF by_hash.oban_jobs
-	FOR VALUES WITH (MODULUS 4, REMAINDER %1$s)', r) FROM generate_series(0, 3) r \gexec
-CREATE SCHEMA by_state;
-CREATE TABLE by_state.oban_jobs (LIKE py.oban_jobs INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
-	PRIMARY KEY (id, state)) PARTITION BY LIST (state);
-CREATE TABLE by_state.live PARTITION OF by_state.oban_jobs
-	FOR VALUES IN ('available', 'scheduled', 'executing', 'retryable', 'suspended');
-CREATE TABLE by_state.completed PARTITION OF by_state.oban_jobs FOR VALUES IN ('completed');
-CREATE TABLE by_state.discarded PARTITION OF by_state.oban_jobs FOR VALUES IN ('discarded');
-CREATE TABLE by_state.cancelled PARTITION OF by_state.oban_jobs FOR VALUES IN ('cancelled');
+\set partitions :abs_srcdir '/fixtures/partitions.sql'
+\i :partitions
+\set ECHO none
 
 -- What every function gives for filters that pick the odd ids of 1 to 2000 by their queue, and what
 -- it leaves; each undone.
@@ -140,18 +129,9 @@ SELECT count(*) FROM oban_all_jobs('{"all": true}', NULL, 'by_state');
 SELECT oban_retry_all_jobs('{"all": true}', NULL, 'by_state');
 
 -- Jobs on another server, which is this one.
-CREATE EXTENSION postgres_fdw;
-DO $$
-BEGIN
-	EXECUTE format('CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw
-		OPTIONS (host %L, port %L, dbname %L)',
-		split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'),
-		current_database());
-	EXECUTE format('CREATE USER MAPPING FOR CURRENT_USER SERVER elsewhere OPTIONS (user %L)',
-		current_user);
-END $$;
-CREATE SCHEMA far;
-IMPORT FOREIGN SCHEMA py LIMIT TO (oban_jobs) FROM SERVER elsewhere INTO far;
+\set ECHO none
+\set foreign :abs_srcdir '/fixtures/foreign.sql'
+\i :foreign
 CALL tools.make_odd('py');
 SELECT count(*) AS calls, string_agg(format('%s: %s, %s', e.call, e.result, e.left_in), '; ')
 	FILTER (WHERE (e.result, e.left_in) IS DISTINCT FROM (w.result, w.left_in)) AS mismatch

@@ -3,18 +3,9 @@
 \set helpers :abs_srcdir '/fixtures/regress.sql'
 \set ECHO none
 \i :helpers
-CREATE EXTENSION postgres_fdw;
-DO $$
-BEGIN
-	EXECUTE format('CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw
-		OPTIONS (host %L, port %L, dbname %L)',
-		split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'),
-		current_database());
-	EXECUTE format('CREATE USER MAPPING FOR CURRENT_USER SERVER elsewhere OPTIONS (user %L)',
-		current_user);
-END $$;
-CREATE SCHEMA far;
-IMPORT FOREIGN SCHEMA py LIMIT TO (oban_jobs) FROM SERVER elsewhere INTO far;
+\set ECHO none
+\set foreign :abs_srcdir '/fixtures/foreign.sql'
+\i :foreign
 SET oban_manage.prefix = 'far';
 
 CALL tools.make_jobs('py');

@@ -5,22 +5,9 @@
 \i :helpers
 \pset null NULL
 
-CREATE SCHEMA by_hash;
-CREATE TABLE by_hash.oban_jobs (LIKE ex14.oban_jobs INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
-	PRIMARY KEY (id)) PARTITION BY HASH (id);
 \set ECHO none
-SELECT format('CREATE TABLE by_hash.part_%s PARTITION OF by_hash.oban_jobs
-	FOR VALUES WITH (MODULUS 4, REMAINDER %1$s)', r) FROM generate_series(0, 3) r \gexec
-\set ECHO all
-CREATE SCHEMA by_state;
-CREATE TABLE by_state.oban_jobs (LIKE py.oban_jobs INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
-	PRIMARY KEY (id, state)) PARTITION BY LIST (state);
-CREATE TABLE by_state.live PARTITION OF by_state.oban_jobs
-	FOR VALUES IN ('available', 'scheduled', 'executing', 'retryable');
-CREATE TABLE by_state.suspended PARTITION OF by_state.oban_jobs FOR VALUES IN ('suspended');
-CREATE TABLE by_state.completed PARTITION OF by_state.oban_jobs FOR VALUES IN ('completed');
-CREATE TABLE by_state.discarded PARTITION OF by_state.oban_jobs FOR VALUES IN ('discarded');
-CREATE TABLE by_state.cancelled PARTITION OF by_state.oban_jobs FOR VALUES IN ('cancelled');
+\set partitions :abs_srcdir '/fixtures/partitions.sql'
+\i :partitions
 ALTER TYPE ex14.oban_job_state SET SCHEMA by_hash;
 ALTER TYPE py.oban_job_state SET SCHEMA by_state;
 

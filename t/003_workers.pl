@@ -20,6 +20,7 @@ my $seconds = 5;
 
 my $node = start_server('workers', max_connections => 30, deadlock_timeout => '100ms');
 make_jobs_table($node, 'public', 'elixir', 14);
+make_fetch($node);
 
 $node->safe_psql(
 	'postgres', q{
@@ -51,15 +52,7 @@ $node->safe_psql(
 		running jsonb;
 	BEGIN
 		WHILE clock_timestamp() < until LOOP
-			WITH fetched AS (
-				UPDATE oban_jobs j
-				   SET state = 'executing', attempt = attempt + 1,
-					   attempted_at = timezone('UTC', now()), attempted_by = ARRAY['node']
-				  FROM (SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
-						 ORDER BY priority, scheduled_at, id LIMIT 5 FOR UPDATE SKIP LOCKED) f
-				 WHERE j.id = f.id
-				RETURNING j.id, j.attempt)
-			SELECT jsonb_agg(fetched) FROM fetched INTO running;
+			running := fetch_jobs(5);
 			-- Clients come in between.
 			PERFORM pg_sleep(0.003);
 			COMMIT;

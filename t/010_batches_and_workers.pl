@@ -26,6 +26,7 @@ my $node = start_server(
 	shared_buffers => '256MB',
 	deadlock_timeout => '100ms');
 make_jobs_table($node, 'public', 'elixir', 14);
+make_fetch($node);
 prepare_batches($node);
 
 sub sql
@@ -48,15 +49,7 @@ sql(q{
 		running jsonb;
 	BEGIN
 		WHILE NOT stopped() LOOP
-			WITH fetched AS (
-				UPDATE oban_jobs j
-				   SET state = 'executing', attempt = attempt + 1,
-					   attempted_at = timezone('UTC', now()), attempted_by = ARRAY['node']
-				  FROM (SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
-						 ORDER BY priority, scheduled_at, id LIMIT 10 FOR UPDATE SKIP LOCKED) f
-				 WHERE j.id = f.id
-				RETURNING j.id, j.attempt)
-			SELECT jsonb_agg(fetched) FROM fetched INTO running;
+			running := fetch_jobs(10);
 			COMMIT;
 			PERFORM pg_sleep(0.005);
 			FOR run IN SELECT * FROM jsonb_to_recordset(running) AS r (id bigint, attempt int) LOOP

@@ -13,9 +13,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(start_server make_jobs_table run_session run_sessions start_session
-  finish_session wait_for_session wait_for_lock hold_jobs prepare_batches call_batches batch_sizes
-  finds_nothing parse_notifications);
+our @EXPORT = qw(start_server make_jobs_table make_fetch run_session run_sessions start_session
+  finish_session wait_for_session wait_for_lock hold_jobs prepare_batches call_batches
+  batch_sizes finds_nothing parse_notifications);
 
 my $fixtures = File::Spec->rel2abs(dirname(__FILE__) . '/../fixtures');
 
@@ -47,6 +47,28 @@ sub make_jobs_table
 			'-d', $node->connstr('postgres'), '-f', "$fixtures/$dialect.sql"
 		],
 		"the table of " . join(' ', grep { defined } $dialect, $version) . " in $schema");
+	return;
+}
+
+# The function that fetches up to so many jobs of the queue default, as both Obans' workers do. It
+# returns their ids and attempts.
+sub make_fetch
+{
+	my ($node) = @_;
+
+	$node->safe_psql(
+		'postgres', q{
+		CREATE FUNCTION fetch_jobs(most int) RETURNS jsonb LANGUAGE sql AS $$
+			WITH fetched AS (
+				UPDATE oban_jobs j
+				   SET state = 'executing', attempt = attempt + 1,
+					   attempted_at = timezone('UTC', now()), attempted_by = ARRAY['node']
+				  FROM (SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
+						 ORDER BY priority, scheduled_at, id LIMIT most FOR UPDATE SKIP LOCKED) f
+				 WHERE j.id = f.id
+				RETURNING j.id, j.attempt)
+			SELECT jsonb_agg(fetched) FROM fetched
+		$$});
 	return;
 }
 
