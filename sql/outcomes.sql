@@ -242,4 +242,15 @@ SELECT tools.states('py'), tools.states('ex14');
 UPDATE py.oban_jobs SET meta = '{"uniq_bmp": [1]}', max_attempts = greatest(attempt, 1);
 SELECT r.* FROM tools.run('retry', '{1,2,3,4,5,6,7,8}', NULL, 'py') r;
 
+-- An id that stands twice, here in child tables: what was done to one of them is told.
+CALL tools.make_jobs('py');
+CREATE TABLE py.archive () INHERITS (py.oban_jobs);
+CREATE TABLE py.older () INHERITS (py.oban_jobs);
+INSERT INTO py.archive SELECT * FROM ONLY py.oban_jobs WHERE id = 5;
+INSERT INTO py.older SELECT * FROM ONLY py.oban_jobs WHERE id = 5;
+UPDATE py.archive SET state = 'available';
+SELECT job_id, outcome, old_state, new_state FROM oban_manage_jobs('cancel', '{5}', NULL, true, 'py');
+SELECT job_id, outcome, old_state, new_state FROM oban_manage_jobs('cancel', '{5}', prefix => 'py');
+SELECT tableoid::regclass AS in_table, state FROM py.oban_jobs WHERE id = 5 ORDER BY 1;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;

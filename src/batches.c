@@ -4,9 +4,10 @@
  *
  * The jobs are walked once in id order, from the lowest that matches at the
  * start up to the highest id that the table has then, so that nothing is visited
- * twice and new jobs cannot make the walk endless.  Each batch is a transaction of its own: it is locked, written
- * and committed, so that nobody waits for more than a batch, and whoever stops
- * the procedure undoes no more than the batch that is under way.
+ * twice and new jobs cannot make the walk endless.  Each batch is a transaction
+ * of its own: it is locked, written and committed, so that nobody waits for more
+ * than a batch, and whoever stops the procedure undoes no more than the batch
+ * that is under way.
  *
  * A transaction that fails is rolled back within a subtransaction first, since
  * only the abort of a subtransaction cleans up after whatever the error has
@@ -173,7 +174,10 @@ change_batch(Walk *walk)
 
 	walk->changed = om_call_run(&call);
 	walk->found = call.nrows;
-	/* The last job may have got a lower id while we waited for it. */
+	/*
+	 * Should the last job have got a lower id while we waited for it, some are
+	 * looked at again; a higher one cannot be told from its own.
+	 */
 	walk->reached = walk->found < walk->batch_size ? end : Max(call.last, walk->next);
 }
 

@@ -63,18 +63,22 @@ find_outcome(OmOutcomes *outcomes, TupleTableSlot *row)
 
 /*
  * Note what OM_LOCK or OM_LOOK has found.  Returns whether the verb acts on the
- * job.
+ * job.  Where partitions or children repeat an id, one that it acts on counts.
  */
 bool
 om_outcomes_found(OmOutcomes *outcomes, TupleTableSlot *row)
 {
 	OmOutcome *outcome = find_outcome(outcomes, row);
 	bool isnull;
+	bool applies = DatumGetBool(slot_getattr(row, OM_LOCK_APPLIES, &isnull));
 
-	outcome->old_state = read_state(outcomes, row, OM_LOCK_STATE);
-	outcome->applies = DatumGetBool(slot_getattr(row, OM_LOCK_APPLIES, &isnull));
-	outcome->new_state = read_state(outcomes, row, OM_LOCK_NEW_STATE);
-	return outcome->applies;
+	if (!outcome->applies)
+	{
+		outcome->old_state = read_state(outcomes, row, OM_LOCK_STATE);
+		outcome->new_state = read_state(outcomes, row, OM_LOCK_NEW_STATE);
+		outcome->applies = applies;
+	}
+	return applies;
 }
 
 /*
