@@ -348,7 +348,7 @@ async function outcomes(client) {
   let query = `SELECT job_id, outcome, old_state, new_state
     FROM oban_manage_jobs($1, $2, dry_run => $3)`;
   for (const dryRun of [true, false]) {
-    const { rows } = await client.query(query, ["cancel", ids.toReversed(), dryRun]);
+    const { rows } = await client.query(query, ["cancel", [...ids].reverse(), dryRun]);
     same(
       rows,
       [
