@@ -446,6 +446,11 @@ SELECT 'CALL oban_' || call FROM tools.refused ORDER BY n \gexec
 \set ECHO all
 SELECT tools.difference(tools.rows('py'), :'py') IS NULL AS kept;
 
+-- The now() of a batch comes after the pause before it.
+CALL tools.fill(2, 'py');
+CALL oban_cancel_in_batches('{"all": true}', 1, '0.3 s', 'py');
+SELECT max(cancelled_at) - min(cancelled_at) >= '0.3 s' AS later FROM py.oban_jobs;
+
 -- An id that stands twice, here in a child table, does not end the walk.
 CALL tools.fill(60, 'py');
 CREATE TABLE py.archive () INHERITS (py.oban_jobs);
