@@ -118,22 +118,11 @@ om_change_found(OmCall *call)
 {
 	Change change = {.call = call};
 	bool dry_run = (call->outcomes != NULL && call->outcomes->dry_run);
-	OmQuery query = {
-		.step = dry_run ? OM_LOOK : OM_LOCK,
-		.verb = call->verb,
-		.returns = call->outcomes != NULL ? OM_RETURN_STATES : OM_RETURN_NOTHING,
-		.conditions = call->filter.conditions,
-	};
-	Datum params[OM_N_CONDITIONS];
 
-	om_job_ids_init(&call->found, 0);
 	om_job_ids_init(&change.executing, 0);
 	om_signals_init(&change.signals, call->jobs);
 
-	(void) om_filter_params(&call->filter, params);
-	om_query_run(call->jobs, query, params, note_found, &change);
-	/* A job may have got another id while we waited for it; a child table may repeat ids. */
-	om_job_ids_sort(&call->found);
+	(void) om_call_find(call, !dry_run, note_found, &change);
 	om_job_ids_sort(&change.executing);
 	return call->found.count > 0 && !dry_run ? write_found(&change) : 0;
 }

@@ -255,32 +255,26 @@ om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallba
 }
 
 /*
- * The values of those columns, in the order in which a query takes them.
- */
-static void
-values_of(const OmChanges *changes, OmColumnSet columns, Datum *values)
-{
-	int nvalues = 0;
-
-	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
-	{
-		if (columns & OM_COLUMN_BIT(column))
-			values[nvalues++] = changes->values[column];
-	}
-}
-
-/*
  * Write the same changes to the jobs of the update.  Returns how many were
  * written.
  */
 static uint64
 write_same(OmUpdate *update, OmStep step)
 {
-	OmColumnSet columns = update->changes->columns;
-	OmQuery query = {.step = step, .columns = columns, .returns = om_update_returns(update)};
+	const OmChanges *changes = update->changes;
+	OmQuery query = {
+		.step = step,
+		.columns = changes->columns,
+		.returns = om_update_returns(update),
+	};
 	Datum values[OM_N_UPDATE_COLUMNS];
+	int nvalues = 0;
 
-	values_of(update->changes, columns, values);
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+	{
+		if (changes->columns & OM_COLUMN_BIT(column))
+			values[nvalues++] = changes->values[column];
+	}
 	return om_update_step(update, query, values, om_update_put_job, update);
 }
 
@@ -373,16 +367,8 @@ om_update_found(OmCall *call)
 {
 	bool dry_run = (call->outcomes != NULL && call->outcomes->dry_run);
 	bool writes = (call->changes.columns != 0 && !dry_run);
-	OmQuery query = {
-		.step = writes ? OM_LOCK : OM_LOOK,
-		.verb = OM_UPDATE,
-		.returns = call->outcomes != NULL ? OM_RETURN_STATES : OM_RETURN_NOTHING,
-		.conditions = call->filter.conditions,
-	};
 	Found found = {.call = call};
 	OmUpdate *update = &found.update;
-	Datum params[OM_MAX_PARAMS];
-	int nparams = om_filter_params(&call->filter, params);
 	OmJobIds none;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
@@ -391,7 +377,6 @@ om_update_found(OmCall *call)
 	};
 	uint64 count;
 
-	om_job_ids_init(&call->found, 0);
 	om_job_ids_init(&none, 0);
 	om_update_init(update, call->jobs, 0, true, NULL);
 	update->changes = &call->changes;
@@ -399,12 +384,7 @@ om_update_found(OmCall *call)
 	update->ids = &none;
 	error_context_stack = &callback;
 
-	if (dry_run)
-		query.columns = call->changes.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT);
-	values_of(&call->changes, query.columns, &params[nparams]);
-	count = om_query_run(call->jobs, query, params, note_found, &found);
-	/* A job may have got another id while we waited for it; a child table may repeat ids. */
-	om_job_ids_sort(&call->found);
+	count = om_call_find(call, writes, note_found, &found);
 	om_job_ids_sort(&update->due);
 	if (writes && count > 0)
 	{

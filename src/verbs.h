@@ -62,6 +62,7 @@ typedef struct OmCall
 } OmCall;
 
 extern uint64 om_call_run(OmCall *call);
+extern uint64 om_call_find(OmCall *call, bool lock, OmRowCallback callback, void *state);
 extern void om_call_add(OmCall *call, int64 id);
 
 /* ---- cancel_retry_delete.c: the verbs that change a job's state or remove it ---- */
