@@ -20,7 +20,7 @@ my $seconds = 5;
 
 my $node = start_server('workers', max_connections => 30, deadlock_timeout => '100ms');
 make_jobs_table($node, 'public', 'elixir', 14);
-make_fetch($node);
+make_oban($node);
 
 $node->safe_psql(
 	'postgres', q{
@@ -86,12 +86,7 @@ $node->safe_psql(
 		until timestamptz := clock_timestamp() + make_interval(secs => seconds);
 	BEGIN
 		WHILE clock_timestamp() < until LOOP
-			UPDATE oban_jobs j SET state = 'available'
-			  FROM (SELECT id FROM oban_jobs
-					 WHERE state IN ('scheduled', 'retryable')
-					   AND scheduled_at <= timezone('UTC', now())
-					 ORDER BY scheduled_at, id LIMIT 20000 FOR UPDATE SKIP LOCKED) s
-			 WHERE j.id = s.id;
+			PERFORM stage_jobs(20000);
 			COMMIT;
 			PERFORM pg_sleep(0.01);
 		END LOOP;

@@ -26,7 +26,7 @@ my $node = start_server(
 	shared_buffers => '256MB',
 	deadlock_timeout => '100ms');
 make_jobs_table($node, 'public', 'elixir', 14);
-make_fetch($node);
+make_oban($node);
 prepare_batches($node);
 
 sub sql
@@ -72,12 +72,7 @@ sql(q{
 	CREATE PROCEDURE stager() LANGUAGE plpgsql AS $$
 	BEGIN
 		WHILE NOT stopped() LOOP
-			UPDATE oban_jobs j SET state = 'available'
-			  FROM (SELECT id FROM oban_jobs
-					 WHERE state IN ('scheduled', 'retryable')
-					   AND scheduled_at <= timezone('UTC', now())
-					 ORDER BY scheduled_at, id LIMIT 500 FOR UPDATE SKIP LOCKED) s
-			 WHERE j.id = s.id;
+			PERFORM stage_jobs(500);
 			COMMIT;
 			PERFORM pg_sleep(0.05);
 		END LOOP;

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(start_server make_jobs_table make_fetch run_session run_sessions start_session
+our @EXPORT = qw(start_server make_jobs_table make_oban run_session run_sessions start_session
   finish_session wait_for_session wait_for_lock hold_jobs prepare_batches call_batches
   batch_sizes finds_nothing parse_notifications);
 
@@ -50,9 +50,9 @@ sub make_jobs_table
 	return;
 }
 
-# The function that fetches up to so many jobs of the queue default, as both Obans' workers do. It
-# returns their ids and attempts.
-sub make_fetch
+# What both Obans run: fetch_jobs, by which workers fetch up to so many jobs of the queue default, and
+# which returns their ids and attempts; and stage_jobs, which makes jobs available whose time has come.
+sub make_oban
 {
 	my ($node) = @_;
 
@@ -68,6 +68,14 @@ sub make_fetch
 				 WHERE j.id = f.id
 				RETURNING j.id, j.attempt)
 			SELECT jsonb_agg(fetched) FROM fetched
+		$$;
+		CREATE FUNCTION stage_jobs(most int) RETURNS void LANGUAGE sql AS $$
+			UPDATE oban_jobs j SET state = 'available'
+			  FROM (SELECT id FROM oban_jobs
+					 WHERE state IN ('scheduled', 'retryable')
+					   AND scheduled_at <= timezone('UTC', now())
+					 ORDER BY scheduled_at, id LIMIT most FOR UPDATE SKIP LOCKED) s
+			 WHERE j.id = s.id
 		$$});
 	return;
 }
