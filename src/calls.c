@@ -14,6 +14,18 @@ const OmVerbName om_verb_names[OM_N_VERBS] = {
 };
 
 /*
+ * For error context callbacks, which are called for notices, warnings and log
+ * messages too: is it an error?
+ */
+bool
+om_is_error(void)
+{
+	int category = ERRCODE_TO_CATEGORY(geterrcode());
+
+	return category != ERRCODE_SUCCESSFUL_COMPLETION && category != ERRCODE_WARNING;
+}
+
+/*
  * Run a verb over the jobs of the call's filter.  Returns how many it changed;
  * an update with empty changes, how many it found.  The caller has connected to
  * SPI.

@@ -17,6 +17,7 @@ typedef struct Change
 {
 	OmCall *call;
 	OmJobIds executing; /* those of the jobs found that were executing; cancel only */
+	bool was_executing; /* was the job that was just written? cancel without finding */
 	OmSignals signals;
 } Change;
 
@@ -62,7 +63,8 @@ note_written(TupleTableSlot *row, void *state)
 	if (call->outcomes != NULL)
 		om_outcomes_written(call->outcomes, row);
 
-	if (call->verb == OM_CANCEL && om_job_ids_find(&change->executing, id) >= 0)
+	if (call->verb == OM_CANCEL &&
+		(change->was_executing || om_job_ids_find(&change->executing, id) >= 0))
 		om_signal_kill(&change->signals, id);
 	else if (call->verb == OM_RETRY &&
 			 (call->spread == NULL ||
@@ -108,6 +110,15 @@ write_found(Change *change)
 	return om_query_run(call->jobs, query, params, note_written, change);
 }
 
+static void
+begin_change(Change *change, OmCall *call)
+{
+	change->call = call;
+	change->was_executing = false;
+	om_job_ids_init(&change->executing, 0);
+	om_signals_init(&change->signals, call->jobs);
+}
+
 /*
  * Change those of the jobs of the call's filter that the verb applies to: lock
  * them in id order, then write what was locked.  Returns how many were changed.
@@ -116,29 +127,46 @@ write_found(Change *change)
 uint64
 om_change_found(OmCall *call)
 {
-	Change change = {.call = call};
+	Change change;
 	bool dry_run = (call->outcomes != NULL && call->outcomes->dry_run);
 
-	om_job_ids_init(&change.executing, 0);
-	om_signals_init(&change.signals, call->jobs);
-
+	begin_change(&change, call);
 	(void) om_call_find(call, !dry_run, note_found, &change);
 	om_job_ids_sort(&change.executing);
 	return call->found.count > 0 && !dry_run ? write_found(&change) : 0;
 }
 
 /*
- * The same for the jobs of an array of ids.
+ * The same for the jobs of an array of ids, by one statement where that locks
+ * them in order.
  */
 uint64
 om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
 {
 	OmCall call = {.verb = verb, .jobs = jobs};
+	OmQuery query = {
+		.step = verb == OM_CANCEL ? OM_WRITE_NOTE : OM_WRITE,
+		.verb = verb,
+		.returns = needed[verb],
+		.conditions = OM_BY_IDS,
+	};
+	/* Oban's timestamps hold UTC. */
+	Datum now = TimestampGetDatum(GetCurrentTransactionStartTimestamp());
+	Datum params[1 + OM_N_NOTE_PARAMS] = {PointerGetDatum(ids), now, now};
+	Change change;
 
 	if (ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids)) == 0)
 		return 0;
-	om_filter_by_ids(&call.filter, PointerGetDatum(ids));
-	return om_change_found(&call);
+	if (!om_query_is_in_order(jobs, query))
+	{
+		om_filter_by_ids(&call.filter, PointerGetDatum(ids));
+		return om_change_found(&call);
+	}
+
+	begin_change(&change, &call);
+	if (verb != OM_CANCEL)
+		return om_query_run(jobs, query, params, note_written, &change);
+	return om_query_run_noting(jobs, query, params, &change.was_executing, note_written, &change);
 }
 
 /*
@@ -150,8 +178,8 @@ om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
 bool
 om_change_job(OmVerb verb, Oid jobs, int64 id)
 {
-	OmCall call = {.verb = verb};
-	Change change = {.call = &call};
+	OmCall call = {.verb = verb, .jobs = jobs};
+	Change change;
 	OmQuery query = {
 		.step = OM_WRITE_ONE,
 		.verb = verb,
@@ -161,7 +189,7 @@ om_change_job(OmVerb verb, Oid jobs, int64 id)
 	Datum param = Int64GetDatum(id);
 	OmJobIds ids;
 
-	om_signals_init(&change.signals, jobs);
+	begin_change(&change, &call);
 	if (om_query_run(jobs, query, &param, note_written, &change) > 0)
 		return true;
 	if (verb != OM_CANCEL)

@@ -252,7 +252,8 @@ typedef enum OmStep
 	OM_WRITE_ONE,  /* change a job, without locking it first; OM_BY_ID */
 	OM_LOCK,	   /* lock the jobs that the verb would change; with states: all */
 	OM_LOOK,	   /* the same without a lock */
-	OM_WRITE,	   /* change jobs that are locked; OM_BY_IDS */
+	OM_WRITE,	   /* change jobs that are locked, or are locked in order so; OM_BY_IDS */
+	OM_WRITE_NOTE, /* the same, and note which were executing, or scheduled */
 	OM_WRITE_EACH, /* the same, each with its own values, in arrays beside the sorted ids */
 	OM_SURVEY,	   /* how many jobs the verb would change, and in which range of ids */
 	OM_GET,		   /* jobs as oban_job, as they are now */
@@ -281,7 +282,10 @@ typedef struct OmQuery
 	OmConditionSet conditions;
 } OmQuery;
 
-#define OM_MAX_PARAMS (OM_N_CONDITIONS + OM_N_UPDATE_COLUMNS)
+/* The last parameters of OM_WRITE_NOTE: both the time that it writes */
+#define OM_N_NOTE_PARAMS 2
+
+#define OM_MAX_PARAMS (OM_N_CONDITIONS + OM_N_UPDATE_COLUMNS + OM_N_NOTE_PARAMS)
 
 /* Columns of the rows that OM_LOCK and OM_LOOK return */
 #define OM_LOCK_ID		  1 /* bigint */
@@ -333,6 +337,9 @@ typedef void (*OmRowCallback)(TupleTableSlot *row, void *state);
 
 extern uint64 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback,
 						   void *state);
+extern bool om_query_is_in_order(Oid jobs, OmQuery query);
+extern uint64 om_query_run_noting(Oid jobs, OmQuery query, const Datum *values, bool *noted,
+								  OmRowCallback callback, void *state);
 
 /* ---- job_result.c: oban_job as a result ---- */
 

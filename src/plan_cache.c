@@ -17,16 +17,21 @@
  */
 #include "oban_manage.h"
 
+#include "access/genam.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_index.h"
 #include "executor/spi.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
+#include "nodes/plannodes.h"
 #include "tcop/dest.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
+#include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/rls.h"
 
@@ -50,6 +55,7 @@ typedef struct KeptPlan
 	Oid param_types[OM_MAX_PARAMS];
 	bool by_index;	/* one plan, made by plan_by_index */
 	int generation; /* of that plan; 0: none yet */
+	bool in_order;	/* does that plan write jobs in ascending order of their ids? */
 	int users;		/* how many are running it: triggers on the table nest */
 	bool dropped;	/* by the cache; the last user frees it */
 } KeptPlan;
@@ -149,6 +155,39 @@ is_planned_otherwise(const KeptPlan *kept)
 }
 
 /*
+ * Does a plan write the rows of the jobs table in ascending order of their ids?
+ *
+ * It does when all that is below the ModifyTable is a forward scan of a btree
+ * index whose first column is the id: the scan sorts the array of
+ * "id = ANY ($1)", drops duplicates, and goes through it.  Then the rows come and
+ * are locked one by one as they are written.
+ */
+static bool
+is_in_order(const CachedPlan *plan, Oid jobs)
+{
+	Plan *top;
+	IndexScan *scan;
+	Relation index;
+	bool in_order;
+
+	/* A rule may have made several statements of it, or none. */
+	if (list_length(plan->stmt_list) != 1)
+		return false;
+	top = linitial_node(PlannedStmt, plan->stmt_list)->planTree;
+	if (top == NULL || !IsA(top, ModifyTable) || !IsA(outerPlan(top), IndexScan))
+		return false;
+
+	scan = castNode(IndexScan, outerPlan(top));
+	index = index_open(scan->indexid, AccessShareLock);
+	in_order = index->rd_index->indrelid == jobs && index->rd_rel->relam == BTREE_AM_OID &&
+			   index->rd_index->indkey.values[0] == get_attnum(jobs, "id") &&
+			   (index->rd_indoption[0] & INDOPTION_DESC) == 0 &&
+			   ScanDirectionIsForward(scan->indexorderdir);
+	index_close(index, AccessShareLock);
+	return in_order;
+}
+
+/*
  * Plan a statement by index.
  *
  * A generic plan cannot hash the array of "id = ANY ($1)": a sequential scan,
@@ -158,7 +197,7 @@ is_planned_otherwise(const KeptPlan *kept)
  * statements (jit) never pays.
  */
 static void
-plan_by_index(KeptPlan *kept)
+plan_by_index(KeptPlan *kept, Oid jobs)
 {
 	static const char *const off[] = {"enable_seqscan", "enable_bitmapscan", "jit"};
 	int nestlevel = NewGUCNestLevel();
@@ -169,6 +208,7 @@ plan_by_index(KeptPlan *kept)
 								 0, false);
 	plan = SPI_plan_get_cached_plan(kept->plan);
 	kept->generation = plan->generation;
+	kept->in_order = is_in_order(plan, jobs);
 	ReleaseCachedPlan(plan, CurrentResourceOwner);
 	AtEOXact_GUC(true, nestlevel);
 }
@@ -240,19 +280,22 @@ fetch_plan(Oid jobs, OmQuery query)
 }
 
 /*
- * Run a plan, which is planned first when it has not been or is out of date.
+ * Run a plan, which is planned first when it has not been or is out of date; or
+ * with NULL for the options only tell whether it writes jobs in order.
  */
-static int
-run_plan(KeptPlan *kept, const SPIExecuteOptions *options)
+static bool
+run_plan(KeptPlan *kept, Oid jobs, const SPIExecuteOptions *options, int *result)
 {
-	volatile int result = 0;
+	volatile bool in_order = false;
 
 	kept->users++;
 	PG_TRY();
 	{
 		if (kept->by_index && !is_planned_by_index(kept))
-			plan_by_index(kept);
-		result = SPI_execute_plan_extended(kept->plan, options);
+			plan_by_index(kept, jobs);
+		in_order = kept->in_order;
+		if (options != NULL)
+			*result = SPI_execute_plan_extended(kept->plan, options);
 	}
 	PG_FINALLY();
 	{
@@ -261,7 +304,37 @@ run_plan(KeptPlan *kept, const SPIExecuteOptions *options)
 			free_kept(kept);
 	}
 	PG_END_TRY();
-	return result;
+	return in_order;
+}
+
+/*
+ * Would the query, of a jobs table that the caller has locked, write its jobs in
+ * ascending order of their ids?  Then no other statement need lock them first.
+ * To be called between SPI_connect and SPI_finish.
+ */
+bool
+om_query_is_in_order(Oid jobs, OmQuery query)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	bool in_order = run_plan(fetch_plan(jobs, query), jobs, NULL, NULL);
+
+	MemoryContextSwitchTo(caller);
+	return in_order;
+}
+
+/*
+ * A ParamFetchHook for OM_WRITE_NOTE: the executor asks for each parameter each
+ * time that an expression comes to it, so the last of the two that it asked for
+ * before it hands us a row is that of the version that it wrote over.
+ */
+static ParamExternData *
+fetch_param(ParamListInfo params, int number, bool speculative, ParamExternData *workspace)
+{
+	bool *noted = params->paramFetchArg;
+
+	if (number > params->numParams - OM_N_NOTE_PARAMS)
+		*noted = (number < params->numParams);
+	return &params->params[number - 1];
 }
 
 /*
@@ -275,10 +348,23 @@ run_plan(KeptPlan *kept, const SPIExecuteOptions *options)
 uint64
 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback, void *state)
 {
+	return om_query_run_noting(jobs, query, values, NULL, callback, state);
+}
+
+/*
+ * The same for OM_WRITE_NOTE, which is in order: sets *noted, before each row is
+ * handed to the callback, to whether the job was executing (cancel) or scheduled
+ * (update) when it was written.
+ */
+uint64
+om_query_run_noting(Oid jobs, OmQuery query, const Datum *values, bool *noted,
+					OmRowCallback callback, void *state)
+{
 	MemoryContext caller = CurrentMemoryContext;
 	KeptPlan *kept = fetch_plan(jobs, query);
 	int expected = kept->result_code;
-	int result;
+	int result = 0;
+	bool in_order;
 	ParamListInfo params = makeParamList(kept->nparams);
 	/* Of a kind that SPI gives no meaning to, as it does to DestNone and DestSPI */
 	RowReceiver receiver = {
@@ -300,7 +386,13 @@ om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callbac
 		params->params[i].ptype = kept->param_types[i];
 	}
 
-	result = run_plan(kept, &options);
+	if (noted != NULL)
+	{
+		params->paramFetch = fetch_param;
+		params->paramFetchArg = noted;
+	}
+
+	in_order = run_plan(kept, jobs, &options, &result);
 	/* SPI leaves its own behind, which lives as long as the call. */
 	MemoryContextSwitchTo(caller);
 	pfree(params);
@@ -312,5 +404,7 @@ om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callbac
 							   get_namespace_name_or_temp(get_rel_namespace(jobs))),
 						errdetail("A rule on the table rewrites the statement."),
 						errhint("Use a trigger in the place of the rule.")));
+	if (noted != NULL && !in_order)
+		elog(ERROR, "jobs were not written in the order of their ids");
 	return SPI_processed;
 }

@@ -2,15 +2,23 @@
  * queries.c
  *		The text of every statement that is run on a jobs table.
  *
- * A verb changes a single job by one UPDATE or DELETE of it (OM_WRITE_ONE), and
- * a set of jobs by two statements: OM_LOCK finds, by their ids or by a filter,
- * and locks, in id order, those that the verb would change, and OM_WRITE changes
- * what was locked.  In either, the conditions and the state are tested on the
- * row that is locked: when a worker changed it while we waited for it,
- * PostgreSQL tests the WHERE of the very row again on its newest version, but it
- * does not run again any subquery or join that took no lock.  So no statement
- * that locks has one.  Where each job gets values of its own (OM_WRITE_EACH),
- * they are looked up in arrays beside the ids.
+ * A verb changes a single job by one UPDATE or DELETE of it (OM_WRITE_ONE).  So
+ * it does a set of jobs that is named by their ids, by OM_WRITE, when the plan of
+ * that goes through them in id order (om_query_is_in_order).  Otherwise it takes
+ * two statements: OM_LOCK finds, by ids or by a filter, and locks, in id order,
+ * those that the verb would change, and OM_WRITE changes what was locked.
+ *
+ * In all of them, the conditions and the state are tested on the row that is
+ * locked: when a worker changed it while we waited for it, PostgreSQL tests the
+ * WHERE of the very row again on its newest version, but it does not run again
+ * any subquery or join that took no lock.  So no statement that locks has one.
+ * Where each job gets values of its own (OM_WRITE_EACH), they are looked up in
+ * arrays beside the ids.
+ *
+ * Who must be told of a job depends on the state that it had when it was written,
+ * which PostgreSQL returns from version 18 on only.  OM_WRITE_NOTE finds it out:
+ * the time that it assigns stands in one of two parameters, and om_query_run_noting
+ * sees which of them is read.
  *
  * "id = ANY ($1)" stands in the locking and in the writing statement, for a
  * join with the locked ids would fetch the whole of a table on another server;
@@ -47,9 +55,9 @@ typedef struct VerbQueries
 {
 	const char *condition;	 /* the jobs that the verb changes; NULL: all */
 	const char *one;		 /* further condition of OM_WRITE_ONE */
-	const char *noted;		 /* what OM_LOCK returns as OM_LOCK_EXECUTING, OM_LOCK_SCHEDULED */
+	const char *noted;		 /* OM_LOCK_EXECUTING or OM_LOCK_SCHEDULED; OM_WRITE_NOTE notes it */
 	const char *lock;		 /* strength of the lock */
-	const char *assignments; /* besides those of the columns; NULL: the row is deleted */
+	const char *assignments; /* besides times and the columns named; NULL: the row is deleted */
 	const char *new_state;	 /* as text; NULL: by the columns */
 	bool wakes;				 /* queues, whose names it must read */
 } VerbQueries;
@@ -62,7 +70,7 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 		.one = STATE_IS_NOT("executing"),
 		.noted = STATE_IS("executing"),
 		.lock = "NO KEY UPDATE",
-		.assignments = "state = 'cancelled', cancelled_at = " NOW,
+		.assignments = "state = 'cancelled'",
 		.new_state = "'cancelled'",
 	},
 	/*
@@ -238,23 +246,41 @@ append_state_by_schedule(StringInfo sql, OmQuery query, const OmTableShape *shap
 }
 
 /*
- * Assign the columns that were named, and no others: what someone else wrote to
- * another column stays.
+ * A time to assign: the value, or, to note in which state the job was, one of two
+ * parameters that both hold it.
+ */
+static char *
+new_time(OmQuery query, char *value)
+{
+	int param = 1 + pg_popcount32(query.conditions) + pg_popcount32(query.columns);
+
+	if (query.step != OM_WRITE_NOTE)
+		return value;
+	return psprintf("CASE WHEN %s THEN $%d ELSE $%d END", verb_queries[query.verb].noted, param,
+					param + 1);
+}
+
+/*
+ * Assign the times of the verb and the columns that were named, and no others:
+ * what someone else wrote to another column stays.
  */
 static void
-append_column_assignments(StringInfo sql, OmQuery query, const OmTableShape *shape)
+append_times_and_columns(StringInfo sql, OmQuery query, const OmTableShape *shape)
 {
 	const char *separator = query.verb == OM_UPDATE ? "" : ", ";
 
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
 	{
 		const char *name = om_change_keys[column].key.name;
+		char *value = new_value(query, column);
 
 		if ((query.columns & OM_COLUMN_BIT(column)) == 0)
 			continue;
+		if (column == OM_SCHEDULED_AT)
+			value = new_time(query, value);
 		appendStringInfo(sql,
 						 query.step == OM_WRITE_EACH ? "%s%s = COALESCE(%s, j.%s)" : "%s%s = %s",
-						 separator, name, new_value(query, column), name);
+						 separator, name, value, name);
 		separator = ", ";
 	}
 
@@ -265,6 +291,8 @@ append_column_assignments(StringInfo sql, OmQuery query, const OmTableShape *sha
 	}
 	else if (query.verb == OM_RETRY)
 		appendStringInfoString(sql, ", state = 'available', scheduled_at = " NOW);
+	else if (query.verb == OM_CANCEL)
+		appendStringInfo(sql, ", cancelled_at = %s", new_time(query, NOW));
 }
 
 /*
@@ -305,14 +333,14 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	else
 	{
 		appendStringInfo(sql, "UPDATE %s AS j SET %s", shape->name, verb->assignments);
-		append_column_assignments(sql, query, shape);
+		append_times_and_columns(sql, query, shape);
 	}
 
 	om_conditions_append(sql, query.conditions, verb->condition);
 	if (one && verb->one != NULL)
 		appendStringInfo(sql, " AND %s", verb->one);
-	if (one && (query.columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS)))
-		appendStringInfo(sql, " AND j.attempt OPERATOR(pg_catalog.<=) $%d",
+	if (query.step != OM_WRITE_EACH && (query.columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS)))
+		appendStringInfo(sql, " AND (j.attempt OPERATOR(pg_catalog.>) $%d) IS NOT TRUE",
 						 column_param(query, OM_MAX_ATTEMPTS));
 	append_returning(sql, query, shape);
 
@@ -383,7 +411,8 @@ append_survey(StringInfo sql, OmQuery query, const OmTableShape *shape)
 }
 
 /*
- * The types of the parameters: one of each condition, one of each column.
+ * The types of the parameters: one of each condition, one of each column, and
+ * those that note.
  */
 static void
 set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape)
@@ -396,6 +425,8 @@ set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape
 															   ? om_change_keys[column].array_type
 															   : om_change_keys[column].type;
 	}
+	for (int i = 0; query.step == OM_WRITE_NOTE && i < OM_N_NOTE_PARAMS; i++)
+		statement->param_types[statement->nparams++] = TIMESTAMPOID;
 }
 
 /*
@@ -415,6 +446,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 	{
 		case OM_WRITE_ONE:
 		case OM_WRITE:
+		case OM_WRITE_NOTE:
 		case OM_WRITE_EACH:
 			statement->result_code = append_write(&sql, query, shape);
 			break;

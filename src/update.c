@@ -3,9 +3,9 @@
  *		Updating jobs: the same checked changes to each of them, and the steps that
  *		an update by a callable (update_with.c) takes as well.
  *
- * All of the jobs named are updated, or none.  One job takes one UPDATE where
- * that is enough; otherwise the jobs are locked in id order, looked at, and
- * written by one UPDATE.
+ * All of the jobs named are updated, or none.  It takes one UPDATE where that
+ * writes all of them, and in id order; otherwise the jobs are locked in that order,
+ * looked at, and written by one UPDATE.
  */
 #include "verbs.h"
 
@@ -69,18 +69,6 @@ list_jobs(const OmUpdate *update, bool done, StringInfo list)
 }
 
 /*
- * For error context callbacks, which are called for notices, warnings and log
- * messages too: is it an error?
- */
-bool
-om_is_error(void)
-{
-	int category = ERRCODE_TO_CATEGORY(geterrcode());
-
-	return category != ERRCODE_SUCCESSFUL_COMPLETION && category != ERRCODE_WARNING;
-}
-
-/*
  * What went wrong did so at one of the jobs that are not done.  Where they are
  * worked on in id order, as an index scan of a plain table does, it is the
  * first.  Triggers that fire after the statement may fail at any of them.
@@ -108,25 +96,35 @@ om_update_error_callback(void *arg)
 }
 
 /*
+ * Leave in the list the jobs of the step that are done, or those that are not.
+ */
+static void
+keep_jobs(OmUpdate *update, bool done)
+{
+	int64 *ids = om_job_ids_data(update->ids);
+	int kept = 0;
+
+	for (int i = 0; i < update->ids->count; i++)
+	{
+		if (update->done[i] == done)
+			ids[kept++] = ids[i];
+	}
+	update->ids->count = kept;
+}
+
+/*
  * Where jobs of the step do not exist, leave the others in the list, or raise
  * an error that names them if all must exist.
  */
 void
 om_update_drop_missing(OmUpdate *update)
 {
-	int64 *ids = om_job_ids_data(update->ids);
-	int found = 0;
 	StringInfoData list;
 	int missing;
 
 	if (update->missing_ok)
 	{
-		for (int i = 0; i < update->ids->count; i++)
-		{
-			if (update->done[i])
-				ids[found++] = ids[i];
-		}
-		update->ids->count = found;
+		keep_jobs(update, true);
 		return;
 	}
 
@@ -226,48 +224,68 @@ om_update_put_job(TupleTableSlot *row, void *state)
 		om_job_result_put(row, update->result);
 	if (update->outcomes != NULL)
 		om_outcomes_written(update->outcomes, row);
-	if (om_job_ids_find(&update->due, id) >= 0)
+	if (update->was_scheduled || om_job_ids_find(&update->due, id) >= 0)
 		om_signal_wake(&update->signals, row,
 					   update->result != NULL ? OM_JOB_QUEUE : OM_WRITTEN_QUEUE);
 }
 
 StaticAssertDecl(OM_JOB_ID == OM_WRITTEN_ID, "om_update_put_job takes either");
 
+static OmQuery
+complete_query(OmQuery query)
+{
+	query.verb = OM_UPDATE;
+	query.conditions = query.step == OM_WRITE_ONE ? OM_BY_ID : OM_BY_IDS;
+	return query;
+}
+
 /*
  * Run a statement over the ids of the update, which are its first parameter;
- * the values of the query's columns follow.
+ * the values of the query's columns follow, and those that note.
  */
 uint64
 om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallback callback,
 			   void *state)
 {
+	bool notes = (query.step == OM_WRITE_NOTE);
+	int nvalues = pg_popcount32(query.columns) + (notes ? OM_N_NOTE_PARAMS : 0);
+	bool *noted = notes ? &update->was_scheduled : NULL;
 	Datum params[OM_MAX_PARAMS];
+	uint64 count;
 
-	query.verb = OM_UPDATE;
-	query.conditions = query.step == OM_WRITE_ONE ? OM_BY_ID : OM_BY_IDS;
 	params[0] = query.step == OM_WRITE_ONE ? Int64GetDatum(om_job_ids_data(update->ids)[0])
 										   : om_job_ids_array(update->ids);
 	if (values != NULL)
-		memcpy(&params[1], values, pg_popcount32(query.columns) * sizeof(Datum));
+		memcpy(&params[1], values, nvalues * sizeof(Datum));
 
 	memset(update->done, false, update->ids->count);
-	return om_query_run(update->jobs, query, params, callback, state);
+	count =
+		om_query_run_noting(update->jobs, complete_query(query), params, noted, callback, state);
+	update->was_scheduled = false;
+	return count;
 }
 
 /*
- * Write the same changes to the jobs of the update.  Returns how many were
- * written.
+ * The query that writes the same changes to the jobs of the update.
+ */
+static OmQuery
+same_query(const OmUpdate *update, OmStep step)
+{
+	return complete_query((OmQuery){
+		.step = step,
+		.columns = update->changes->columns,
+		.returns = om_update_returns(update),
+	});
+}
+
+/*
+ * Run it.  Returns how many jobs were written.
  */
 static uint64
 write_same(OmUpdate *update, OmStep step)
 {
 	const OmChanges *changes = update->changes;
-	OmQuery query = {
-		.step = step,
-		.columns = changes->columns,
-		.returns = om_update_returns(update),
-	};
-	Datum values[OM_N_UPDATE_COLUMNS];
+	Datum values[OM_N_UPDATE_COLUMNS + OM_N_NOTE_PARAMS];
 	int nvalues = 0;
 
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
@@ -275,35 +293,55 @@ write_same(OmUpdate *update, OmStep step)
 		if (changes->columns & OM_COLUMN_BIT(column))
 			values[nvalues++] = changes->values[column];
 	}
-	return om_update_step(update, query, values, om_update_put_job, update);
+	if (step == OM_WRITE_NOTE)
+		values[nvalues] = values[nvalues + 1] = changes->values[OM_SCHEDULED_AT];
+	return om_update_step(update, same_query(update, step), values, om_update_put_job, update);
+}
+
+/*
+ * Write the changes to jobs that have not been locked, if one statement can do
+ * that in id order.  Whether a job was scheduled before matters only where the
+ * changes may make it available, and its queue must be woken.  Returns whether
+ * all of the jobs were written; otherwise the list has those that were not.
+ */
+static bool
+write_unlocked(OmUpdate *update)
+{
+	bool due = om_changes_make_due(update->changes);
+	bool one = (update->ids->count == 1 && !due);
+	OmStep step = one ? OM_WRITE_ONE : due ? OM_WRITE_NOTE : OM_WRITE;
+
+	if (!one && !om_query_is_in_order(update->jobs, same_query(update, step)))
+		return false;
+	if (write_same(update, step) == update->ids->count)
+		return true;
+	keep_jobs(update, false);
+	return false;
 }
 
 /*
  * Make the same changes to the jobs of the update, or raise an error.
  *
- * The state before of a single job matters only where it may become available
- * and its queue be woken, and where nothing was updated and why must be found
- * out.  Empty changes write nothing, so they lock nothing either.
+ * Jobs that could not be written are locked and looked at, which tells why, and
+ * written if they can be by now.  Empty changes write nothing, so they lock
+ * nothing either.
  */
 void
 om_update_same(OmUpdate *update)
 {
-	bool writes = (update->changes->columns != 0);
-
-	if (writes && update->ids->count == 1 && !om_changes_make_due(update->changes) &&
-		write_same(update, OM_WRITE_ONE) > 0)
-		return;
-
-	if (writes)
-	{
-		update->due.count = 0;
-		om_update_lock(update, InvalidOid, note_locked, update);
-		write_same(update, OM_WRITE);
-	}
-	else
+	if (update->changes->columns == 0)
 	{
 		om_update_step(update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, update);
 		om_update_drop_missing(update);
+		return;
+	}
+
+	if (!write_unlocked(update))
+	{
+		update->due.count = 0;
+		om_update_lock(update, InvalidOid, note_locked, update);
+		if (update->ids->count > 0)
+			write_same(update, OM_WRITE);
 	}
 }
 

@@ -61,6 +61,7 @@ typedef struct OmCall
 	int64 last;				/* and the id of the last one that was locked */
 } OmCall;
 
+extern bool om_is_error(void);
 extern uint64 om_call_run(OmCall *call);
 extern uint64 om_call_find(OmCall *call, bool lock, OmRowCallback callback, void *state);
 extern void om_call_add(OmCall *call, int64 id);
@@ -83,7 +84,8 @@ typedef struct OmUpdate
 	const OmChanges *changes; /* to make to each of the jobs, where they are the same */
 	OmJobIds *ids;			  /* of the running step; distinct, in order */
 	bool *done;				  /* for each of them: has the step done it? */
-	OmJobIds due;			  /* jobs to write that were scheduled and are due now */
+	OmJobIds due;			  /* jobs to write that were scheduled and are due now, */
+	bool was_scheduled;		  /* or, when they are not looked at first: the one just written */
 	OmSignals signals;
 } OmUpdate;
 
@@ -104,7 +106,6 @@ extern void om_update_look_at_job(OmUpdate *update, const OmChanges *changes, in
 extern OmReturns om_update_returns(const OmUpdate *update);
 extern void om_update_same(OmUpdate *update);
 extern void om_update_put_job(TupleTableSlot *row, void *state);
-extern bool om_is_error(void);
 extern void om_update_error_callback(void *arg);
 
 /* ---- callable.c: functions that say what to update ---- */
