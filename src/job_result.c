@@ -24,15 +24,10 @@ om_job_result_init(OmJobResult *result, FunctionCallInfo fcinfo)
 	if (fcinfo->flinfo->fn_retset)
 	{
 		ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-		AttrNumber id_column = OM_JOB_ID;
-		Oid less = Int8LessOperator;
-		Oid collation = InvalidOid;
-		bool nulls_first = false;
 
 		InitMaterializedSRF(fcinfo, 0);
 		result->desc = rsinfo->setDesc;
-		result->set = tuplesort_begin_heap(result->desc, 1, &id_column, &less, &collation,
-										   &nulls_first, work_mem, NULL, TUPLESORT_NONE);
+		result->set = rsinfo->setResult;
 	}
 	else if (get_call_result_type(fcinfo, NULL, &result->desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -57,6 +52,49 @@ check_row(const OmJobResult *result, TupleDesc row)
 }
 
 /*
+ * Sort the set from here on, with what is in it.
+ */
+static void
+begin_sort(OmJobResult *result)
+{
+	AttrNumber id_column = OM_JOB_ID;
+	Oid less = Int8LessOperator;
+	Oid collation = InvalidOid;
+	bool nulls_first = false;
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(result->desc, &TTSOpsMinimalTuple);
+
+	result->sort = tuplesort_begin_heap(result->desc, 1, &id_column, &less, &collation,
+										&nulls_first, work_mem, NULL, TUPLESORT_NONE);
+	while (tuplestore_gettupleslot(result->set, true, false, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		tuplesort_puttupleslot(result->sort, slot);
+	}
+	tuplestore_clear(result->set);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * Jobs come in the order of their ids mostly, so they are sorted only from the
+ * first one on that does not.
+ */
+static void
+put_into_set(OmJobResult *result, TupleTableSlot *row)
+{
+	bool isnull;
+	int64 id = DatumGetInt64(slot_getattr(row, OM_JOB_ID, &isnull));
+
+	if (result->sort == NULL && result->count > 0 && id < result->last_id)
+		begin_sort(result);
+	result->last_id = id;
+
+	if (result->sort != NULL)
+		tuplesort_puttupleslot(result->sort, row);
+	else
+		tuplestore_puttupleslot(result->set, row);
+}
+
+/*
  * Put a row of oban_job's columns into the result.  An OmRowCallback, whose
  * state is an OmJobResult.
  */
@@ -70,7 +108,7 @@ om_job_result_put(TupleTableSlot *row, void *state)
 		check_row(result, row->tts_tupleDescriptor);
 
 	if (result->set != NULL)
-		tuplesort_puttupleslot(result->set, row);
+		put_into_set(result, row);
 	else
 	{
 		bool should_free;
@@ -84,23 +122,19 @@ om_job_result_put(TupleTableSlot *row, void *state)
 	MemoryContextSwitchTo(caller);
 }
 
-/*
- * Fill the set that the function returns.
- */
 static void
-return_set(OmJobResult *result, FunctionCallInfo fcinfo)
+end_sort(OmJobResult *result)
 {
-	Tuplestorestate *store = ((ReturnSetInfo *) fcinfo->resultinfo)->setResult;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(result->desc, &TTSOpsMinimalTuple);
 
-	tuplesort_performsort(result->set);
-	while (tuplesort_gettupleslot(result->set, true, false, slot, NULL))
+	tuplesort_performsort(result->sort);
+	while (tuplesort_gettupleslot(result->sort, true, false, slot, NULL))
 	{
 		CHECK_FOR_INTERRUPTS();
-		tuplestore_puttupleslot(store, slot);
+		tuplestore_puttupleslot(result->set, slot);
 	}
 	ExecDropSingleTupleTableSlot(slot);
-	tuplesort_end(result->set);
+	tuplesort_end(result->sort);
 }
 
 /*
@@ -111,7 +145,8 @@ om_job_result_return(OmJobResult *result, FunctionCallInfo fcinfo)
 {
 	if (result->set != NULL)
 	{
-		return_set(result, fcinfo);
+		if (result->sort != NULL)
+			end_sort(result);
 		return (Datum) 0;
 	}
 	if (result->count == 0)

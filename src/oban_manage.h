@@ -345,13 +345,15 @@ extern uint64 om_query_run_noting(Oid jobs, OmQuery query, const Datum *values, 
 
 /*
  * Where the jobs that a function returns are put: one composite value, or a set
- * that is sorted by id.
+ * in the order of their ids.
  */
 typedef struct OmJobResult
 {
 	TupleDesc desc;		   /* of oban_job */
 	MemoryContext context; /* that outlives SPI */
-	Tuplesortstate *set;   /* of a set-returning function, or NULL */
+	Tuplestorestate *set;  /* that is returned; NULL: one job is */
+	Tuplesortstate *sort;  /* of the set, since a job came out of order */
+	int64 last_id;		   /* of the job put last */
 	Datum job;			   /* the last job put, when there is no set */
 	int count;
 } OmJobResult;
