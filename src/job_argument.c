@@ -172,7 +172,11 @@ om_ids_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *ids)
 
 	om_job_ids_init(ids, array != NULL ? ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) : 0);
 	if (array != NULL)
+	{
 		om_job_ids_add_array(ids, array, INT8OID);
+		/* It may be large, and was copied when it came from a table. */
+		PG_FREE_IF_COPY(array, 0);
+	}
 	om_job_ids_sort(ids);
 	return om_jobs_table_argument(fcinfo, prefix_argno, RowExclusiveLock);
 }

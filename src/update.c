@@ -313,7 +313,7 @@ write_unlocked(OmUpdate *update)
 
 	if (!one && !om_query_is_in_order(update->jobs, same_query(update, step)))
 		return false;
-	if (write_same(update, step) == update->ids->count)
+	if (write_same(update, step) == (uint64) update->ids->count)
 		return true;
 	keep_jobs(update, false);
 	return false;
