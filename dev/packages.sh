@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the demo and the tests need of the system, and how it gets there. To be sourced.
+# What demo, tests and benchmark need of the system, and how it gets there. To be sourced.
 #
 # A need bears the name of its Debian package, and is met when the tool works, wherever it came
 # from: nothing that is there is upgraded, and another system will do if it has the tools.
@@ -41,6 +41,8 @@ is_met()
 		perl) prove --version && perl -MTest::More -e 1 ;;
 		libipc-run-perl) perl -MIPC::Run -e 1 ;;
 		python3-psycopg) /usr/bin/python3 -c 'import psycopg' ;;
+		python3-psycopg-pool) /usr/bin/python3 -c 'import psycopg_pool' ;;
+		gnuplot-nox) gnuplot --version ;;
 		nodejs) node --version ;;
 		npm) command -v npm ;; # which would write to the caller's home
 		*) "$1" --version ;;
@@ -57,14 +59,14 @@ find_missing()
 	done
 }
 
-# need_packages demo|test: installs what is not there; ends the program when that cannot be done.
+# need_packages demo|bench|test: installs what is not there; ends the program when it cannot.
 need_packages()
 {
 	local needs missing sudo=()
 	needs=(util-linux gcc make libc6-dev postgresql-15 postgresql-server-dev-15)
-	[ "$1" = demo ] ||
-		needs+=(binutils perl libipc-run-perl clang-format cppcheck shellcheck
-			python3-psycopg nodejs npm)
+	[ "$1" = demo ] || needs+=(python3-psycopg python3-psycopg-pool gnuplot-nox nodejs npm)
+	[ "$1" != test ] ||
+		needs+=(binutils perl libipc-run-perl clang-format cppcheck shellcheck)
 
 	# Root's own additions to PATH are closed to the user that the rest runs as.
 	[ "$(id -u)" != 0 ] || PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
