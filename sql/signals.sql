@@ -70,6 +70,21 @@ UPDATE py.oban_jobs SET state = 'scheduled' WHERE id IN (6, 7, 8);
 SELECT id, state FROM oban_update_many_jobs('{8,7,6,1}', '{"scheduled_at": "2024-01-01"}', 'py');
 \o
 
+-- Who was executing, or scheduled, is seen as well where PostgreSQL plans with the values: it reads
+-- them once then, whatever the jobs.
+SET plan_cache_mode = force_custom_plan;
+CALL tools.make_jobs('ex14', 'py');
+\o :filter
+\qecho executing, by id and among others:
+SELECT oban_cancel_job(3, 'ex14');
+SELECT oban_cancel_many_jobs('{1,2,3,4}', 'py');
+\qecho due:
+CALL tools.make_jobs('ex14', 'py');
+SELECT id, state FROM oban_update_job(2, '{"schedule_in": 0}', 'py');
+SELECT id, state FROM oban_update_many_jobs('{1,2,3}', '{"schedule_in": 0}', 'ex14');
+\o
+RESET plan_cache_mode;
+
 -- The queue is JSON-escaped, whatever it holds.
 CALL tools.make_jobs('py');
 UPDATE py.oban_jobs SET queue = E'a"b\\c\td\ne/\u0001é' WHERE id = 5;

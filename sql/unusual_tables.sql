@@ -67,6 +67,17 @@ RESET ROLE;
 SELECT tools.sequential_scans() - :before AS scans;
 COMMIT;
 
+-- Ids that no constraint keeps apart: a job that is there twice does not stand for one that is not.
+CREATE SCHEMA twice;
+CREATE TABLE twice.oban_jobs (LIKE py.oban_jobs INCLUDING DEFAULTS);
+CREATE INDEX ON twice.oban_jobs (id);
+INSERT INTO twice.oban_jobs SELECT j.* FROM py.oban_jobs j, generate_series(1, 2) WHERE id IN (4, 5);
+SELECT code, message FROM tools.try(
+	'SELECT count(*) FROM oban_update_many_jobs(''{4,99}'', ''{"priority": 7}'', ''twice'')');
+SELECT id, priority FROM oban_update_many_jobs('{5,4}', '{"priority": 8}', 'twice');
+SELECT id, priority, count(*) FROM twice.oban_jobs GROUP BY 1, 2 ORDER BY 1;
+SELECT oban_delete_many_jobs('{5,4}', 'twice');
+
 -- A SECURITY DEFINER function must not leave the prefix to its caller: this one does not.
 CREATE FUNCTION tools.cancel_one(id bigint) RETURNS boolean LANGUAGE sql SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp SET oban_manage.prefix = 'ex14'
@@ -80,5 +91,5 @@ RESET oban_manage.prefix;
 RESET ROLE;
 
 SET client_min_messages = warning;
-DROP SCHEMA part, tools, ex9, ex11, ex14, py CASCADE;
+DROP SCHEMA part, twice, tools, ex9, ex11, ex14, py CASCADE;
 DROP ROLE regress_oban_one, regress_oban_other;

@@ -20,6 +20,7 @@
 #include "access/genam.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_opfamily.h"
 #include "executor/spi.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
@@ -181,6 +182,7 @@ is_in_order(const CachedPlan *plan, Oid jobs)
 	index = index_open(scan->indexid, AccessShareLock);
 	in_order = index->rd_index->indrelid == jobs && index->rd_rel->relam == BTREE_AM_OID &&
 			   index->rd_index->indkey.values[0] == get_attnum(jobs, "id") &&
+			   index->rd_opfamily[0] == INTEGER_BTREE_FAM_OID &&
 			   (index->rd_indoption[0] & INDOPTION_DESC) == 0 &&
 			   ScanDirectionIsForward(scan->indexorderdir);
 	index_close(index, AccessShareLock);
@@ -293,7 +295,8 @@ run_plan(KeptPlan *kept, Oid jobs, const SPIExecuteOptions *options, int *result
 	{
 		if (kept->by_index && !is_planned_by_index(kept))
 			plan_by_index(kept, jobs);
-		in_order = kept->in_order;
+		/* That setting goes before what we ask for when we prepare. */
+		in_order = kept->in_order && plan_cache_mode != PLAN_CACHE_MODE_FORCE_CUSTOM_PLAN;
 		if (options != NULL)
 			*result = SPI_execute_plan_extended(kept->plan, options);
 	}

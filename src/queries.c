@@ -339,7 +339,7 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	om_conditions_append(sql, query.conditions, verb->condition);
 	if (one && verb->one != NULL)
 		appendStringInfo(sql, " AND %s", verb->one);
-	if (query.step != OM_WRITE_EACH && (query.columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS)))
+	if (one && (query.columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS)))
 		appendStringInfo(sql, " AND (j.attempt OPERATOR(pg_catalog.>) $%d) IS NOT TRUE",
 						 column_param(query, OM_MAX_ATTEMPTS));
 	append_returning(sql, query, shape);

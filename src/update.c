@@ -43,6 +43,8 @@ om_update_mark_done(OmUpdate *update, int64 id)
 
 	if (i >= 0)
 		update->done[i] = true;
+	else
+		update->renamed++;
 }
 
 /*
@@ -259,6 +261,7 @@ om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallba
 		memcpy(&params[1], values, nvalues * sizeof(Datum));
 
 	memset(update->done, false, update->ids->count);
+	update->renamed = 0;
 	count =
 		om_query_run_noting(update->jobs, complete_query(query), params, noted, callback, state);
 	update->was_scheduled = false;
@@ -300,23 +303,27 @@ write_same(OmUpdate *update, OmStep step)
 
 /*
  * Write the changes to jobs that have not been locked, if one statement can do
- * that in id order.  Whether a job was scheduled before matters only where the
- * changes may make it available, and its queue must be woken.  Returns whether
- * all of the jobs were written; otherwise the list has those that were not.
+ * that in id order.  Returns whether all of the jobs were written; otherwise the
+ * list has those that were not.
+ *
+ * Whether a job was scheduled before matters only where it may become available,
+ * and its queue must be woken.  Jobs that may have made too many attempts to be
+ * written are locked first: to lock them later would be out of order.
  */
 static bool
 write_unlocked(OmUpdate *update)
 {
 	bool due = om_changes_make_due(update->changes);
-	bool one = (update->ids->count == 1 && !due);
-	OmStep step = one ? OM_WRITE_ONE : due ? OM_WRITE_NOTE : OM_WRITE;
+	bool limits = update->changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS);
+	OmStep step = due ? OM_WRITE_NOTE : OM_WRITE;
 
-	if (!one && !om_query_is_in_order(update->jobs, same_query(update, step)))
+	if (update->ids->count == 1 && !due)
+		return write_same(update, OM_WRITE_ONE) > 0;
+	if (limits || !om_query_is_in_order(update->jobs, same_query(update, step)))
 		return false;
-	if (write_same(update, step) == (uint64) update->ids->count)
-		return true;
+	write_same(update, step);
 	keep_jobs(update, false);
-	return false;
+	return update->ids->count <= update->renamed;
 }
 
 /*

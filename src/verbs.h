@@ -84,6 +84,7 @@ typedef struct OmUpdate
 	const OmChanges *changes; /* to make to each of the jobs, where they are the same */
 	OmJobIds *ids;			  /* of the running step; distinct, in order */
 	bool *done;				  /* for each of them: has the step done it? */
+	int renamed;			  /* how many were done that have another id since, by a trigger */
 	OmJobIds due;			  /* jobs to write that were scheduled and are due now, */
 	bool was_scheduled;		  /* or, when they are not looked at first: the one just written */
 	OmSignals signals;
