@@ -32,6 +32,7 @@ OBJS = \
 	src/trigger_rows.o \
 	src/triggers.o \
 	src/update.o \
+	src/update_steps.o \
 	src/update_with.o
 DATA = oban_manage--1.0.sql
 PGFILEDESC = "oban_manage - manage Oban jobs from SQL"

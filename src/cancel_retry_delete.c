@@ -154,19 +154,16 @@ om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
 	Datum now = TimestampGetDatum(GetCurrentTransactionStartTimestamp());
 	Datum params[1 + OM_N_NOTE_PARAMS] = {PointerGetDatum(ids), now, now};
 	Change change;
+	uint64 changed;
 
 	if (ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids)) == 0)
 		return 0;
-	if (!om_query_is_in_order(jobs, query))
-	{
-		om_filter_by_ids(&call.filter, PointerGetDatum(ids));
-		return om_change_found(&call);
-	}
-
 	begin_change(&change, &call);
-	if (verb != OM_CANCEL)
-		return om_query_run(jobs, query, params, note_written, &change);
-	return om_query_run_noting(jobs, query, params, &change.was_executing, note_written, &change);
+	if (om_query_run_in_order(jobs, query, params, &change.was_executing, note_written, &change,
+							  &changed))
+		return changed;
+	om_filter_by_ids(&call.filter, PointerGetDatum(ids));
+	return om_change_found(&call);
 }
 
 /*

@@ -337,9 +337,8 @@ typedef void (*OmRowCallback)(TupleTableSlot *row, void *state);
 
 extern uint64 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback,
 						   void *state);
-extern bool om_query_is_in_order(Oid jobs, OmQuery query);
-extern uint64 om_query_run_noting(Oid jobs, OmQuery query, const Datum *values, bool *noted,
-								  OmRowCallback callback, void *state);
+extern bool om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *noted,
+								  OmRowCallback callback, void *state, uint64 *count);
 
 /* ---- job_result.c: oban_job as a result ---- */
 

@@ -47,6 +47,9 @@ typedef struct PlanKey
 
 StaticAssertDecl(sizeof(PlanKey) == sizeof(Oid) + sizeof(OmQuery), "hashed as bytes");
 
+/* How often a plan is made anew that is out of date as soon as it is made */
+#define MAX_PLANNINGS 3
+
 /* A kept plan, which outlives its entry while a statement still runs it */
 typedef struct KeptPlan
 {
@@ -208,6 +211,7 @@ plan_by_index(KeptPlan *kept, Oid jobs)
 	for (size_t i = 0; i < lengthof(off); i++)
 		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
 								 0, false);
+	kept->in_order = false;
 	plan = SPI_plan_get_cached_plan(kept->plan);
 	kept->generation = plan->generation;
 	kept->in_order = is_in_order(plan, jobs);
@@ -282,22 +286,41 @@ fetch_plan(Oid jobs, OmQuery query)
 }
 
 /*
- * Run a plan, which is planned first when it has not been or is out of date; or
- * with NULL for the options only tell whether it writes jobs in order.
+ * Make a plan ready to be run, and tell whether it would then write its jobs in
+ * ascending order of their ids.
+ *
+ * What others do to the table may put a plan out of date as it is made, and SPI
+ * would plan anew.
  */
 static bool
-run_plan(KeptPlan *kept, Oid jobs, const SPIExecuteOptions *options, int *result)
+make_ready(KeptPlan *kept, Oid jobs)
 {
-	volatile bool in_order = false;
+	if (!kept->by_index)
+		return false;
+	for (int tries = 0; tries < MAX_PLANNINGS; tries++)
+	{
+		if (is_planned_by_index(kept))
+			/* That setting goes before what we ask for when we prepare. */
+			return kept->in_order && plan_cache_mode != PLAN_CACHE_MODE_FORCE_CUSTOM_PLAN;
+		plan_by_index(kept, jobs);
+	}
+	return false;
+}
+
+/*
+ * Run a plan; with in_order, only if it writes its jobs in that order.  Returns
+ * whether it was run.
+ */
+static bool
+run_plan(KeptPlan *kept, Oid jobs, bool in_order, const SPIExecuteOptions *options, int *result)
+{
+	volatile bool runs = false;
 
 	kept->users++;
 	PG_TRY();
 	{
-		if (kept->by_index && !is_planned_by_index(kept))
-			plan_by_index(kept, jobs);
-		/* That setting goes before what we ask for when we prepare. */
-		in_order = kept->in_order && plan_cache_mode != PLAN_CACHE_MODE_FORCE_CUSTOM_PLAN;
-		if (options != NULL)
+		runs = (make_ready(kept, jobs) || !in_order);
+		if (runs)
 			*result = SPI_execute_plan_extended(kept->plan, options);
 	}
 	PG_FINALLY();
@@ -307,22 +330,7 @@ run_plan(KeptPlan *kept, Oid jobs, const SPIExecuteOptions *options, int *result
 			free_kept(kept);
 	}
 	PG_END_TRY();
-	return in_order;
-}
-
-/*
- * Would the query, of a jobs table that the caller has locked, write its jobs in
- * ascending order of their ids?  Then no other statement need lock them first.
- * To be called between SPI_connect and SPI_finish.
- */
-bool
-om_query_is_in_order(Oid jobs, OmQuery query)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	bool in_order = run_plan(fetch_plan(jobs, query), jobs, NULL, NULL);
-
-	MemoryContextSwitchTo(caller);
-	return in_order;
+	return runs;
 }
 
 /*
@@ -340,34 +348,15 @@ fetch_param(ParamListInfo params, int number, bool speculative, ParamExternData 
 	return &params->params[number - 1];
 }
 
-/*
- * Run a query of a jobs table, which the caller has locked, and hand each row
- * that it returns to the callback (which may be NULL).  values has the query's
- * parameters, none of them NULL.  To be called between SPI_connect and
- * SPI_finish.
- *
- * Returns how many rows it changed, or returned.
- */
-uint64
-om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback, void *state)
-{
-	return om_query_run_noting(jobs, query, values, NULL, callback, state);
-}
-
-/*
- * The same for OM_WRITE_NOTE, which is in order: sets *noted, before each row is
- * handed to the callback, to whether the job was executing (cancel) or scheduled
- * (update) when it was written.
- */
-uint64
-om_query_run_noting(Oid jobs, OmQuery query, const Datum *values, bool *noted,
-					OmRowCallback callback, void *state)
+static bool
+run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, bool *noted,
+		  OmRowCallback callback, void *state, uint64 *count)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	KeptPlan *kept = fetch_plan(jobs, query);
 	int expected = kept->result_code;
-	int result = 0;
-	bool in_order;
+	int result = expected;
+	bool runs;
 	ParamListInfo params = makeParamList(kept->nparams);
 	/* Of a kind that SPI gives no meaning to, as it does to DestNone and DestSPI */
 	RowReceiver receiver = {
@@ -395,7 +384,7 @@ om_query_run_noting(Oid jobs, OmQuery query, const Datum *values, bool *noted,
 		params->paramFetchArg = noted;
 	}
 
-	in_order = run_plan(kept, jobs, &options, &result);
+	runs = run_plan(kept, jobs, in_order, &options, &result);
 	/* SPI leaves its own behind, which lives as long as the call. */
 	MemoryContextSwitchTo(caller);
 	pfree(params);
@@ -407,7 +396,40 @@ om_query_run_noting(Oid jobs, OmQuery query, const Datum *values, bool *noted,
 							   get_namespace_name_or_temp(get_rel_namespace(jobs))),
 						errdetail("A rule on the table rewrites the statement."),
 						errhint("Use a trigger in the place of the rule.")));
-	if (noted != NULL && !in_order)
-		elog(ERROR, "jobs were not written in the order of their ids");
-	return SPI_processed;
+	*count = runs ? SPI_processed : 0;
+	return runs;
+}
+
+/*
+ * Run a query of a jobs table, which the caller has locked, and hand each row
+ * that it returns to the callback (which may be NULL).  values has the query's
+ * parameters, none of them NULL.  To be called between SPI_connect and
+ * SPI_finish.
+ *
+ * Returns how many rows it changed, or returned.
+ */
+uint64
+om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback, void *state)
+{
+	uint64 count;
+
+	(void) run_query(jobs, query, values, false, NULL, callback, state, &count);
+	return count;
+}
+
+/*
+ * Run a query that writes jobs which nobody has locked for it: only if it goes
+ * through them in ascending order of their ids.  Returns whether it did, and how
+ * many rows it changed.
+ *
+ * For OM_WRITE_NOTE, sets *noted, before each row is handed to the callback, to
+ * whether the job was executing (cancel) or scheduled (update) when it was
+ * written; the other steps leave it alone.
+ */
+bool
+om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *noted,
+					  OmRowCallback callback, void *state, uint64 *count)
+{
+	return run_query(jobs, query, values, true, query.step == OM_WRITE_NOTE ? noted : NULL,
+					 callback, state, count);
 }

@@ -4,7 +4,7 @@
  *
  * A verb changes a single job by one UPDATE or DELETE of it (OM_WRITE_ONE).  So
  * it does a set of jobs that is named by their ids, by OM_WRITE, when the plan of
- * that goes through them in id order (om_query_is_in_order).  Otherwise it takes
+ * that goes through them in id order (om_query_run_in_order).  Otherwise it takes
  * two statements: OM_LOCK finds, by ids or by a filter, and locks, in id order,
  * those that the verb would change, and OM_WRITE changes what was locked.
  *
@@ -17,7 +17,7 @@
  *
  * Who must be told of a job depends on the state that it had when it was written,
  * which PostgreSQL returns from version 18 on only.  OM_WRITE_NOTE finds it out:
- * the time that it assigns stands in one of two parameters, and om_query_run_noting
+ * the time that it assigns stands in one of two parameters, and om_query_run_in_order
  * sees which of them is read.
  *
  * "id = ANY ($1)" stands in the locking and in the writing statement, for a

@@ -1,7 +1,6 @@
 /*
  * update.c
- *		Updating jobs: the same checked changes to each of them, and the steps that
- *		an update by a callable (update_with.c) takes as well.
+ *		Updating jobs: the same checked changes to each of them.
  *
  * All of the jobs named are updated, or none.  It takes one UPDATE where that
  * writes all of them, and in id order; otherwise the jobs are locked in that order,
@@ -10,173 +9,6 @@
 #include "verbs.h"
 
 #include "executor/spi.h"
-#include "lib/stringinfo.h"
-#include "utils/lsyscache.h"
-
-/* How many job ids an error names */
-#define NAMED_JOBS 10
-
-/*
- * Begin an update, in the current memory context, whose steps are over so many
- * jobs at most.  The caller has connected to SPI.
- */
-void
-om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok, OmJobResult *result)
-{
-	memset(update, 0, sizeof(*update));
-	update->jobs = jobs;
-	update->missing_ok = missing_ok;
-	update->result = result;
-	update->done = palloc0(capacity);
-	om_job_ids_init(&update->due, 0);
-	om_signals_init(&update->signals, jobs);
-}
-
-/*
- * Mark a job as done in the running step.  A trigger may have given the row
- * another id, which is none of ours.
- */
-void
-om_update_mark_done(OmUpdate *update, int64 id)
-{
-	int i = om_job_ids_find(update->ids, id);
-
-	if (i >= 0)
-		update->done[i] = true;
-	else
-		update->renamed++;
-}
-
-/*
- * List the jobs of the step that are done, or those that are not, the first of
- * them in full, for a message.  Returns how many there are.
- */
-static int
-list_jobs(const OmUpdate *update, bool done, StringInfo list)
-{
-	int count = 0;
-
-	for (int i = 0; i < update->ids->count; i++)
-	{
-		if (update->done[i] != done)
-			continue;
-		if (count < NAMED_JOBS)
-			appendStringInfo(list, "%s" INT64_FORMAT, count > 0 ? ", " : "",
-							 om_job_ids_data(update->ids)[i]);
-		count++;
-	}
-	if (count > NAMED_JOBS)
-		appendStringInfo(list, " and %d more", count - NAMED_JOBS);
-	return count;
-}
-
-/*
- * What went wrong did so at one of the jobs that are not done.  Where they are
- * worked on in id order, as an index scan of a plain table does, it is the
- * first.  Triggers that fire after the statement may fail at any of them.
- *
- * This is called for notices and log messages too, where walking the jobs for
- * each of many would not do.
- */
-void
-om_update_error_callback(void *arg)
-{
-	const OmUpdate *update = arg;
-	StringInfoData list;
-	int count;
-
-	if (!om_is_error())
-		return;
-
-	initStringInfo(&list);
-	count = list_jobs(update, false, &list);
-	if (count == 0)
-		count = list_jobs(update, true, &list);
-	if (count == 0)
-		return; /* between the steps */
-	errcontext("update of %s %s", count == 1 ? "job" : "jobs", list.data);
-}
-
-/*
- * Leave in the list the jobs of the step that are done, or those that are not.
- */
-static void
-keep_jobs(OmUpdate *update, bool done)
-{
-	int64 *ids = om_job_ids_data(update->ids);
-	int kept = 0;
-
-	for (int i = 0; i < update->ids->count; i++)
-	{
-		if (update->done[i] == done)
-			ids[kept++] = ids[i];
-	}
-	update->ids->count = kept;
-}
-
-/*
- * Where jobs of the step do not exist, leave the others in the list, or raise
- * an error that names them if all must exist.
- */
-void
-om_update_drop_missing(OmUpdate *update)
-{
-	StringInfoData list;
-	int missing;
-
-	if (update->missing_ok)
-	{
-		keep_jobs(update, true);
-		return;
-	}
-
-	initStringInfo(&list);
-	missing = list_jobs(update, false, &list);
-	if (missing > 0)
-		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND),
-						errmsg_plural("job %s does not exist in schema \"%s\"",
-									  "jobs %s do not exist in schema \"%s\"", missing, list.data,
-									  get_namespace_name_or_temp(get_rel_namespace(update->jobs))),
-						errdetail("None of the jobs was updated.")));
-	pfree(list.data);
-}
-
-/*
- * Lock the jobs of the update, and hand each to the callback, which marks it as
- * done.
- */
-void
-om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback, void *state)
-{
-	om_update_step(update, (OmQuery){.step = OM_LOCK, .argument_type = argument_type}, NULL,
-				   callback, state);
-	om_update_drop_missing(update);
-}
-
-/*
- * Look at a job that is locked: may the changes be made to it, and will it
- * become available, so that its queue must be woken?
- */
-void
-om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id, int32 attempt,
-					  bool scheduled)
-{
-	if (changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
-	{
-		int32 max_attempts = DatumGetInt32(changes->values[OM_MAX_ATTEMPTS]);
-
-		if (attempt > max_attempts)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid value for \"%s\": %d",
-							om_change_keys[OM_MAX_ATTEMPTS].key.name, max_attempts),
-					 errdetail("Job " INT64_FORMAT " has already made %d attempts.", id, attempt),
-					 errhint("Give at least as many.")));
-	}
-
-	if (scheduled && om_changes_make_due(changes))
-		om_job_ids_add(&update->due, id);
-}
 
 static void
 look_at_row(OmUpdate *update, TupleTableSlot *row, int64 id)
@@ -200,95 +32,13 @@ note_locked(TupleTableSlot *row, void *state)
 }
 
 /*
- * What the writing steps return, which om_update_put_job takes.
- */
-OmReturns
-om_update_returns(const OmUpdate *update)
-{
-	if (update->result != NULL)
-		return OM_RETURN_JOBS;
-	return update->outcomes != NULL ? OM_RETURN_STATES : OM_RETURN_QUEUES;
-}
-
-/*
- * Take a job into the result, and wake its queue if the update made it
- * available.  An OmRowCallback, whose state begins with an OmUpdate.
- */
-void
-om_update_put_job(TupleTableSlot *row, void *state)
-{
-	OmUpdate *update = state;
-	bool isnull;
-	int64 id = DatumGetInt64(slot_getattr(row, OM_JOB_ID, &isnull));
-
-	om_update_mark_done(update, id);
-	if (update->result != NULL)
-		om_job_result_put(row, update->result);
-	if (update->outcomes != NULL)
-		om_outcomes_written(update->outcomes, row);
-	if (update->was_scheduled || om_job_ids_find(&update->due, id) >= 0)
-		om_signal_wake(&update->signals, row,
-					   update->result != NULL ? OM_JOB_QUEUE : OM_WRITTEN_QUEUE);
-}
-
-StaticAssertDecl(OM_JOB_ID == OM_WRITTEN_ID, "om_update_put_job takes either");
-
-static OmQuery
-complete_query(OmQuery query)
-{
-	query.verb = OM_UPDATE;
-	query.conditions = query.step == OM_WRITE_ONE ? OM_BY_ID : OM_BY_IDS;
-	return query;
-}
-
-/*
- * Run a statement over the ids of the update, which are its first parameter;
- * the values of the query's columns follow, and those that note.
- */
-uint64
-om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallback callback,
-			   void *state)
-{
-	bool notes = (query.step == OM_WRITE_NOTE);
-	int nvalues = pg_popcount32(query.columns) + (notes ? OM_N_NOTE_PARAMS : 0);
-	bool *noted = notes ? &update->was_scheduled : NULL;
-	Datum params[OM_MAX_PARAMS];
-	uint64 count;
-
-	params[0] = query.step == OM_WRITE_ONE ? Int64GetDatum(om_job_ids_data(update->ids)[0])
-										   : om_job_ids_array(update->ids);
-	if (values != NULL)
-		memcpy(&params[1], values, nvalues * sizeof(Datum));
-
-	memset(update->done, false, update->ids->count);
-	update->renamed = 0;
-	count =
-		om_query_run_noting(update->jobs, complete_query(query), params, noted, callback, state);
-	update->was_scheduled = false;
-	return count;
-}
-
-/*
- * The query that writes the same changes to the jobs of the update.
+ * The query that writes the same changes to the jobs of the update, and its
+ * values.
  */
 static OmQuery
-same_query(const OmUpdate *update, OmStep step)
-{
-	return complete_query((OmQuery){
-		.step = step,
-		.columns = update->changes->columns,
-		.returns = om_update_returns(update),
-	});
-}
-
-/*
- * Run it.  Returns how many jobs were written.
- */
-static uint64
-write_same(OmUpdate *update, OmStep step)
+same_query(const OmUpdate *update, OmStep step, Datum *values)
 {
 	const OmChanges *changes = update->changes;
-	Datum values[OM_N_UPDATE_COLUMNS + OM_N_NOTE_PARAMS];
 	int nvalues = 0;
 
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
@@ -298,13 +48,30 @@ write_same(OmUpdate *update, OmStep step)
 	}
 	if (step == OM_WRITE_NOTE)
 		values[nvalues] = values[nvalues + 1] = changes->values[OM_SCHEDULED_AT];
-	return om_update_step(update, same_query(update, step), values, om_update_put_job, update);
+	return (OmQuery){
+		.step = step,
+		.columns = changes->columns,
+		.returns = om_update_returns(update),
+	};
 }
 
 /*
- * Write the changes to jobs that have not been locked, if one statement can do
- * that in id order.  Returns whether all of the jobs were written; otherwise the
- * list has those that were not.
+ * Write the same changes to the jobs of the update, of which there is one, or
+ * which are locked.  Returns how many were written.
+ */
+static uint64
+write_same(OmUpdate *update, OmStep step)
+{
+	Datum values[OM_MAX_PARAMS];
+	OmQuery query = same_query(update, step, values);
+
+	return om_update_step(update, query, values, om_update_put_job, update);
+}
+
+/*
+ * Write them to jobs that are not locked, if one statement can do that in id
+ * order.  Returns whether all of the jobs were written; otherwise the list has
+ * those that were not.
  *
  * Whether a job was scheduled before matters only where it may become available,
  * and its queue must be woken.  Jobs that may have made too many attempts to be
@@ -314,15 +81,23 @@ static bool
 write_unlocked(OmUpdate *update)
 {
 	bool due = om_changes_make_due(update->changes);
-	bool limits = update->changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS);
-	OmStep step = due ? OM_WRITE_NOTE : OM_WRITE;
+	Datum values[OM_MAX_PARAMS];
+	Datum params[OM_MAX_PARAMS];
+	OmQuery query;
+	uint64 count;
 
 	if (update->ids->count == 1 && !due)
 		return write_same(update, OM_WRITE_ONE) > 0;
-	if (limits || !om_query_is_in_order(update->jobs, same_query(update, step)))
+	if (update->changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
 		return false;
-	write_same(update, step);
-	keep_jobs(update, false);
+
+	query = same_query(update, due ? OM_WRITE_NOTE : OM_WRITE, values);
+	query = om_update_begin_step(update, query, values, params);
+	if (!om_query_run_in_order(update->jobs, query, params, &update->was_scheduled,
+							   om_update_put_job, update, &count))
+		return false;
+	update->was_scheduled = false;
+	om_update_keep_jobs(update, false);
 	return update->ids->count <= update->renamed;
 }
 

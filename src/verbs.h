@@ -72,7 +72,7 @@ extern bool om_change_job(OmVerb verb, Oid jobs, int64 id);
 extern uint64 om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids);
 extern uint64 om_change_found(OmCall *call);
 
-/* ---- update.c: updating jobs; what it shares with update_with.c ---- */
+/* ---- update.c, update_steps.c: updating jobs ---- */
 
 /* An update of a set of jobs, or one */
 typedef struct OmUpdate
@@ -96,9 +96,12 @@ extern uint64 om_update_found(OmCall *call);
 
 extern void om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok,
 						   OmJobResult *result);
+extern OmQuery om_update_begin_step(OmUpdate *update, OmQuery query, const Datum *values,
+									Datum *params);
 extern uint64 om_update_step(OmUpdate *update, OmQuery query, const Datum *values,
 							 OmRowCallback callback, void *state);
 extern void om_update_mark_done(OmUpdate *update, int64 id);
+extern void om_update_keep_jobs(OmUpdate *update, bool done);
 extern void om_update_drop_missing(OmUpdate *update);
 extern void om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback,
 						   void *state);

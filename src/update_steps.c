@@ -1,0 +1,249 @@
+/*
+ * update_steps.c
+ *		The steps of an update: statements over a list of jobs, which note which of
+ *		them are done.
+ *
+ * The same changes to each job (update.c) and an update by a callable
+ * (update_with.c) are both made of them.
+ */
+#include "verbs.h"
+
+#include "lib/stringinfo.h"
+#include "port/pg_bitutils.h"
+#include "utils/lsyscache.h"
+
+/* How many job ids an error names */
+#define NAMED_JOBS 10
+
+/*
+ * Begin an update, in the current memory context, whose steps are over so many
+ * jobs at most.  The caller has connected to SPI.
+ */
+void
+om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok, OmJobResult *result)
+{
+	memset(update, 0, sizeof(*update));
+	update->jobs = jobs;
+	update->missing_ok = missing_ok;
+	update->result = result;
+	update->done = palloc0(capacity);
+	om_job_ids_init(&update->due, 0);
+	om_signals_init(&update->signals, jobs);
+}
+
+/*
+ * Mark a job as done in the running step.  A trigger may have given the row
+ * another id, which is none of ours.
+ */
+void
+om_update_mark_done(OmUpdate *update, int64 id)
+{
+	int i = om_job_ids_find(update->ids, id);
+
+	if (i >= 0)
+		update->done[i] = true;
+	else
+		update->renamed++;
+}
+
+/*
+ * List the jobs of the step that are done, or those that are not, the first of
+ * them in full, for a message.  Returns how many there are.
+ */
+static int
+list_jobs(const OmUpdate *update, bool done, StringInfo list)
+{
+	int count = 0;
+
+	for (int i = 0; i < update->ids->count; i++)
+	{
+		if (update->done[i] != done)
+			continue;
+		if (count < NAMED_JOBS)
+			appendStringInfo(list, "%s" INT64_FORMAT, count > 0 ? ", " : "",
+							 om_job_ids_data(update->ids)[i]);
+		count++;
+	}
+	if (count > NAMED_JOBS)
+		appendStringInfo(list, " and %d more", count - NAMED_JOBS);
+	return count;
+}
+
+/*
+ * What went wrong did so at one of the jobs that are not done.  Where they are
+ * worked on in id order, as an index scan of a plain table does, it is the
+ * first.  Triggers that fire after the statement may fail at any of them.
+ *
+ * This is called for notices and log messages too, where walking the jobs for
+ * each of many would not do.
+ */
+void
+om_update_error_callback(void *arg)
+{
+	const OmUpdate *update = arg;
+	StringInfoData list;
+	int count;
+
+	if (!om_is_error())
+		return;
+
+	initStringInfo(&list);
+	count = list_jobs(update, false, &list);
+	if (count == 0)
+		count = list_jobs(update, true, &list);
+	if (count == 0)
+		return; /* between the steps */
+	errcontext("update of %s %s", count == 1 ? "job" : "jobs", list.data);
+}
+
+/*
+ * Leave in the list the jobs of the step that are done, or those that are not.
+ */
+void
+om_update_keep_jobs(OmUpdate *update, bool done)
+{
+	int64 *ids = om_job_ids_data(update->ids);
+	int kept = 0;
+
+	for (int i = 0; i < update->ids->count; i++)
+	{
+		if (update->done[i] == done)
+			ids[kept++] = ids[i];
+	}
+	update->ids->count = kept;
+}
+
+/*
+ * Where jobs of the step do not exist, leave the others in the list, or raise
+ * an error that names them if all must exist.
+ */
+void
+om_update_drop_missing(OmUpdate *update)
+{
+	StringInfoData list;
+	int missing;
+
+	if (update->missing_ok)
+	{
+		om_update_keep_jobs(update, true);
+		return;
+	}
+
+	initStringInfo(&list);
+	missing = list_jobs(update, false, &list);
+	if (missing > 0)
+		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND),
+						errmsg_plural("job %s does not exist in schema \"%s\"",
+									  "jobs %s do not exist in schema \"%s\"", missing, list.data,
+									  get_namespace_name_or_temp(get_rel_namespace(update->jobs))),
+						errdetail("None of the jobs was updated.")));
+	pfree(list.data);
+}
+
+/*
+ * Lock the jobs of the update, and hand each to the callback, which marks it as
+ * done.
+ */
+void
+om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback, void *state)
+{
+	om_update_step(update, (OmQuery){.step = OM_LOCK, .argument_type = argument_type}, NULL,
+				   callback, state);
+	om_update_drop_missing(update);
+}
+
+/*
+ * Look at a job that is locked: may the changes be made to it, and will it
+ * become available, so that its queue must be woken?
+ */
+void
+om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id, int32 attempt,
+					  bool scheduled)
+{
+	if (changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
+	{
+		int32 max_attempts = DatumGetInt32(changes->values[OM_MAX_ATTEMPTS]);
+
+		if (attempt > max_attempts)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid value for \"%s\": %d",
+							om_change_keys[OM_MAX_ATTEMPTS].key.name, max_attempts),
+					 errdetail("Job " INT64_FORMAT " has already made %d attempts.", id, attempt),
+					 errhint("Give at least as many.")));
+	}
+
+	if (scheduled && om_changes_make_due(changes))
+		om_job_ids_add(&update->due, id);
+}
+
+/*
+ * What the writing steps return, which om_update_put_job takes.
+ */
+OmReturns
+om_update_returns(const OmUpdate *update)
+{
+	if (update->result != NULL)
+		return OM_RETURN_JOBS;
+	return update->outcomes != NULL ? OM_RETURN_STATES : OM_RETURN_QUEUES;
+}
+
+/*
+ * Take a job into the result, and wake its queue if the update made it
+ * available.  An OmRowCallback, whose state begins with an OmUpdate.
+ */
+void
+om_update_put_job(TupleTableSlot *row, void *state)
+{
+	OmUpdate *update = state;
+	bool isnull;
+	int64 id = DatumGetInt64(slot_getattr(row, OM_JOB_ID, &isnull));
+
+	om_update_mark_done(update, id);
+	if (update->result != NULL)
+		om_job_result_put(row, update->result);
+	if (update->outcomes != NULL)
+		om_outcomes_written(update->outcomes, row);
+	if (update->was_scheduled || om_job_ids_find(&update->due, id) >= 0)
+		om_signal_wake(&update->signals, row,
+					   update->result != NULL ? OM_JOB_QUEUE : OM_WRITTEN_QUEUE);
+}
+
+StaticAssertDecl(OM_JOB_ID == OM_WRITTEN_ID, "om_update_put_job takes either");
+
+/*
+ * Begin a step: a statement over the ids of the update, which are its first
+ * parameter; the values of the query's columns follow, and those that note.
+ * Returns the whole query.
+ */
+OmQuery
+om_update_begin_step(OmUpdate *update, OmQuery query, const Datum *values, Datum *params)
+{
+	int nvalues =
+		pg_popcount32(query.columns) + (query.step == OM_WRITE_NOTE ? OM_N_NOTE_PARAMS : 0);
+	bool one = (query.step == OM_WRITE_ONE);
+
+	query.verb = OM_UPDATE;
+	query.conditions = one ? OM_BY_ID : OM_BY_IDS;
+	params[0] =
+		one ? Int64GetDatum(om_job_ids_data(update->ids)[0]) : om_job_ids_array(update->ids);
+	if (values != NULL)
+		memcpy(&params[1], values, nvalues * sizeof(Datum));
+
+	memset(update->done, false, update->ids->count);
+	update->renamed = 0;
+	return query;
+}
+
+/*
+ * Run a step.  Returns how many rows it changed, or returned.
+ */
+uint64
+om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallback callback,
+			   void *state)
+{
+	Datum params[OM_MAX_PARAMS];
+
+	query = om_update_begin_step(update, query, values, params);
+	return om_query_run(update->jobs, query, params, callback, state);
+}
