@@ -97,7 +97,6 @@ def run(bench, jobs, connections):
         spans.append((start, time.monotonic()))
 
     with Workers(WORKERS, jobs.name) as workers:
-        time.sleep(1)   # until they have begun
         leave_alone()
         for group, side in enumerate(TURNS):
             turns[side].append(retry(connections[side], side, f"Import{group}", batch,

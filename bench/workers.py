@@ -34,11 +34,12 @@ class Report(NamedTuple):
     errors: list   # as texts; a worker ends with its first
 
 
-def work(stop, results, table, queue="default", at_once=10, dsn=""):
+def work(begun, stop, results, table, queue="default", at_once=10, dsn=""):
     """The worker: puts its Report into results, whatever happens, once stop is set.
 
-    stop and results are an Event and a Queue of multiprocessing's context "spawn". Of ten answers
-    one is a failure: retryable, or discarded where that was the last attempt.
+    begun, stop and results are a Semaphore, which is released after the first fetch, an Event and a
+    Queue of multiprocessing's context "spawn". Of ten answers one is a failure: retryable, or
+    discarded where that was the last attempt.
     """
     times, answers, errors = [], [], []
     fetch, answer = FETCH.format(table=table), ANSWER.format(table=table)
@@ -53,6 +54,8 @@ def work(stop, results, table, queue="default", at_once=10, dsn=""):
         with psycopg.connect(dsn, autocommit=True, application_name="worker") as connection:
             while not stop.is_set():
                 fetched = timed(fetch, [queue, at_once]).fetchall()
+                if len(times) == 1:
+                    begun.release()
                 if not fetched:
                     time.sleep(0.01)
                 for job, attempt, max_attempts in fetched:
@@ -67,19 +70,26 @@ def work(stop, results, table, queue="default", at_once=10, dsn=""):
 
 
 class Workers:
-    """So many workers on a queue, from the beginning of a "with" to its end; then their report."""
+    """So many workers on a queue, from the beginning of a "with", when each has fetched once, to
+    its end; then their report."""
 
     def __init__(self, count, table, queue="default"):
         context = multiprocessing.get_context("spawn")
+        self.begun = context.Semaphore(0)
         self.stop, self.results = context.Event(), context.Queue()
-        self.processes = [
-            context.Process(target=work, args=(self.stop, self.results, table, queue), daemon=True)
-            for _ in range(count)]
+        arguments = (self.begun, self.stop, self.results, table, queue)
+        self.processes = [context.Process(target=work, args=arguments, daemon=True)
+                          for _ in range(count)]
         self.report = None
 
     def __enter__(self):
         for process in self.processes:
             process.start()
+        # One that has failed does not keep us: that shows in the end.
+        for _ in self.processes:
+            while (not self.begun.acquire(timeout=0.1) and self.results.empty()
+                   and all(process.is_alive() for process in self.processes)):
+                pass
         return self
 
     def __exit__(self, *exception):
