@@ -78,6 +78,18 @@ SELECT id, priority FROM oban_update_many_jobs('{5,4}', '{"priority": 8}', 'twic
 SELECT id, priority, count(*) FROM twice.oban_jobs GROUP BY 1, 2 ORDER BY 1;
 SELECT oban_delete_many_jobs('{5,4}', 'twice');
 
+-- A cast of the enum to text is its owner's; who only reads does not run it.
+CALL tools.make_jobs('py');
+CREATE FUNCTION tools.liar(py.oban_job_state) RETURNS text LANGUAGE plpgsql
+	AS 'BEGIN RAISE WARNING ''run as %'', current_user; RETURN ''available''; END';
+CREATE CAST (py.oban_job_state AS text) WITH FUNCTION tools.liar;
+SELECT (oban_get_job(3, 'py')).state;
+SELECT id, state FROM oban_update_job(3, '{"priority": 2}', 'py');
+SELECT * FROM oban_manage_jobs('cancel', '{3,6}', dry_run => true, prefix => 'py');
+SELECT * FROM oban_manage_jobs('update', '{2,3}', '{"schedule_in": 0}', true, 'py');
+SELECT * FROM oban_manage_jobs('retry', '{3,6}', prefix => 'py');
+DROP CAST (py.oban_job_state AS text);
+
 -- A SECURITY DEFINER function must not leave the prefix to its caller: this one does not.
 CREATE FUNCTION tools.cancel_one(id bigint) RETURNS boolean LANGUAGE sql SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp SET oban_manage.prefix = 'ex14'

@@ -49,8 +49,9 @@ read_state(OmOutcomes *outcomes, TupleTableSlot *row, AttrNumber column)
 }
 
 /*
- * The outcome of the job whose id is the row's first column; NULL when a
- * trigger has given the row another id.
+ * The outcome of the job whose id is the row's first column; NULL when it is none
+ * of ours: a trigger has given the row another id, or a foreign table's server
+ * has sent a row that was not asked for.
  */
 static OmOutcome *
 find_outcome(OmOutcomes *outcomes, TupleTableSlot *row)
@@ -72,6 +73,8 @@ om_outcomes_found(OmOutcomes *outcomes, TupleTableSlot *row)
 	bool isnull;
 	bool applies = DatumGetBool(slot_getattr(row, OM_LOCK_APPLIES, &isnull));
 
+	if (outcome == NULL)
+		return false;
 	if (!outcome->applies)
 	{
 		outcome->old_state = read_state(outcomes, row, OM_LOCK_STATE);
@@ -223,7 +226,7 @@ note_hidden(TupleTableSlot *row, void *state)
 {
 	OmOutcome *outcome = find_outcome(state, row);
 
-	if (outcome->old_state == NULL)
+	if (outcome != NULL && outcome->old_state == NULL)
 		(void) om_outcomes_found(state, row);
 }
 

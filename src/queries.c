@@ -12,17 +12,14 @@
  * locked: when a worker changed it while we waited for it, PostgreSQL tests the
  * WHERE of the very row again on its newest version, but it does not run again
  * any subquery or join that took no lock.  So no statement that locks has one.
- * Where each job gets values of its own (OM_WRITE_EACH), they are looked up in
- * arrays beside the ids.
+ * Where each job gets its own values (OM_WRITE_EACH), arrays beside the ids have them.
  *
- * Who must be told of a job depends on the state that it had when it was written,
- * which PostgreSQL returns from version 18 on only.  OM_WRITE_NOTE finds it out:
- * the time that it assigns stands in one of two parameters, and om_query_run_in_order
- * sees which of them is read.
+ * Who must be told of a job depends on the state that it had, which PostgreSQL
+ * returns from version 18 on only.  OM_WRITE_NOTE assigns a time by one of two
+ * parameters, and om_query_run_in_order sees which of them is read.
  *
- * "id = ANY ($1)" stands in the locking and in the writing statement, for a
- * join with the locked ids would fetch the whole of a table on another server;
- * and nothing goes by ctid, which several partitions share.
+ * "id = ANY ($1)" stands in the locking and in the writing statement: a join would
+ * fetch the whole of a table on another server; and partitions share ctids.
  *
  * All names, functions and operators are qualified, and what resolves
  * operators by search_path (IN, CASE x WHEN, BETWEEN) is not used, so that no
@@ -45,6 +42,9 @@
 
 #define JOB_ID "j.id::pg_catalog.int8"
 
+/* Not a cast of an enum to text, which the type's owner may have made */
+#define TEXT_OF(state) "pg_catalog.enum_out(" state ")::pg_catalog.text"
+
 /*
  * What the verbs are made of.
  *
@@ -58,7 +58,7 @@ typedef struct VerbQueries
 	const char *noted;		 /* OM_LOCK_EXECUTING or OM_LOCK_SCHEDULED; OM_WRITE_NOTE notes it */
 	const char *lock;		 /* strength of the lock */
 	const char *assignments; /* besides times and the columns named; NULL: the row is deleted */
-	const char *new_state;	 /* as text; NULL: by the columns */
+	const char *new_state;	 /* as text; NULL: by the columns, or the old one */
 	bool wakes;				 /* queues, whose names it must read */
 } VerbQueries;
 
@@ -71,7 +71,7 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 		.noted = STATE_IS("executing"),
 		.lock = "NO KEY UPDATE",
 		.assignments = "state = 'cancelled'",
-		.new_state = "'cancelled'",
+		.new_state = "'cancelled'::pg_catalog.text",
 	},
 	/*
 	 * A job whose meta has the key uniq_bmp is one of Oban Pro's unique jobs:
@@ -87,13 +87,13 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 			", meta = CASE WHEN (j.meta OPERATOR(pg_catalog.->) 'uniq_bmp'::pg_catalog.text)"
 			" IS NULL THEN j.meta"
 			" ELSE pg_catalog.jsonb_set(j.meta, '{uniq_bmp}', '[]') END",
-		.new_state = "'available'",
+		.new_state = "'available'::pg_catalog.text",
 		.wakes = true,
 	},
 	[OM_DELETE] = {
 		.condition = STATE_IS_NOT("executing"),
 		.lock = "UPDATE",
-		.new_state = "NULL",
+		.new_state = "NULL::pg_catalog.text",
 	},
 	[OM_UPDATE] = {
 		.noted = STATE_IS("scheduled"),
@@ -110,7 +110,7 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 /* clang-format off */
 static const char *const job_columns[OM_JOB_N_COLUMNS] = {
 	"j.id::pg_catalog.int8",
-	"j.state::pg_catalog.text",
+	TEXT_OF("j.state"),
 	"j.queue::pg_catalog.text",
 	"j.worker::pg_catalog.text",
 	"j.attempt::pg_catalog.int4",
@@ -312,7 +312,7 @@ append_returning(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		appendStringInfo(sql, ", %s",
 						 verb_queries[query.verb].wakes ? "j.queue::pg_catalog.text" : "NULL");
 	if (query.returns == OM_RETURN_STATES)
-		appendStringInfoString(sql, ", j.state::pg_catalog.text");
+		appendStringInfoString(sql, ", " TEXT_OF("j.state"));
 }
 
 /*
@@ -357,13 +357,16 @@ append_states(StringInfo sql, OmQuery query, const OmTableShape *shape)
 {
 	const VerbQueries *verb = &verb_queries[query.verb];
 
-	appendStringInfo(sql, ", j.state::pg_catalog.text, %s, (",
+	appendStringInfo(sql, ", " TEXT_OF("j.state") ", %s, ",
 					 verb->condition != NULL ? verb->condition : "true");
 	if (query.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
+	{
+		appendStringInfoString(sql, "pg_catalog.enum_out(");
 		append_state_by_schedule(sql, query, shape);
+		appendStringInfoString(sql, ")::pg_catalog.text");
+	}
 	else
-		appendStringInfoString(sql, verb->new_state != NULL ? verb->new_state : "j.state");
-	appendStringInfoString(sql, ")::pg_catalog.text");
+		appendStringInfoString(sql, verb->new_state != NULL ? verb->new_state : TEXT_OF("j.state"));
 }
 
 /*

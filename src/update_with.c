@@ -211,8 +211,9 @@ mark_untouched(TupleTableSlot *row, void *state)
 	WithUpdate *with = state;
 	bool isnull;
 	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+	int i = om_job_ids_find(&with->changes.ids, id);
 
-	if (hash_of_updatable(row) == with->changes.hashes[om_job_ids_find(&with->changes.ids, id)])
+	if (i >= 0 && hash_of_updatable(row) == with->changes.hashes[i])
 		om_update_mark_done(&with->update, id);
 }
 
