@@ -90,7 +90,7 @@ typedef struct OmUpdate
 	OmSignals signals;
 } OmUpdate;
 
-extern void om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *changes, bool missing_ok,
+extern void om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *json, bool missing_ok,
 						   OmJobResult *result);
 extern uint64 om_update_found(OmCall *call);
 
