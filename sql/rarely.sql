@@ -1,0 +1,166 @@
+-- What hardly ever happens, each once: what else no test would run, as dev/coverage tells.
+--
+-- It fails, among others, when a plan that left the cache while it ran is never freed, and when the right
+-- to the schema of a callable that is given by number is not asked for; on a server with assertions
+-- (dev/deep) also when such a plan is freed while it runs.
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helpers :abs_srcdir '/fixtures/regress.sql'
+\set ECHO none
+\i :helpers
+\pset null NULL
+\set VERBOSITY terse
+CALL tools.make_jobs('ex14', 'py');
+DROP ROLE IF EXISTS regress_oban_caller;
+CREATE ROLE regress_oban_caller;
+
+-- A spread that ends beyond the end of time
+CALL oban_retry_in_batches('{"all": true}', spread => '300000 years', prefix => 'ex14');
+
+-- A callable by number, in a schema that the caller may not use
+CREATE SCHEMA closed;
+CREATE FUNCTION closed.keep(job oban_job) RETURNS jsonb LANGUAGE sql RETURN NULL::jsonb;
+SELECT 'closed.keep'::regproc::oid AS keep \gset
+GRANT USAGE ON SCHEMA ex14 TO regress_oban_caller;
+GRANT SELECT, UPDATE ON ex14.oban_jobs TO regress_oban_caller;
+SET ROLE regress_oban_caller;
+SELECT oban_update_job_with(1, :keep, NULL, 'ex14');
+RESET ROLE;
+
+-- Rows that are no job: an id that is no number; a type that is like oban_job but for a name, a type
+CREATE SCHEMA odd;
+CREATE TABLE odd.oban_jobs AS SELECT 'one' AS id, 'available' AS state;
+SELECT oban_cancel_job(j) FROM odd.oban_jobs j;
+CREATE TABLE odd.jobs AS SELECT (oban_get_job(1, 'ex14')).*;
+ALTER TABLE odd.jobs RENAME meta TO mata;
+SELECT (SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
+		FROM pg_attribute WHERE attrelid = 'odd.jobs'::regclass AND attnum > 0) AS columns \gset
+CREATE TYPE odd.job AS (:columns);
+SELECT oban_cancel_job(ROW(j.*)::odd.job) FROM odd.jobs j;
+ALTER TYPE odd.job RENAME ATTRIBUTE mata TO meta;
+SELECT oban_cancel_job(ROW(j.*)::odd.job) FROM odd.jobs j;
+ALTER TYPE odd.job ALTER ATTRIBUTE queue TYPE varchar;
+SELECT oban_cancel_job(ROW(j.*)::odd.job) FROM odd.jobs j;
+ALTER TYPE odd.job DROP ATTRIBUTE prefix;
+SELECT oban_cancel_job(NULL::odd.job);
+ALTER TABLE odd.jobs DROP prefix;
+SELECT oban_cancel_job(ROW(j.*)::odd.job) FROM odd.jobs j;
+
+-- Not as the extension made it: of oban_job a column more, another type
+BEGIN;
+ALTER TYPE oban_job ADD ATTRIBUTE more text;
+SELECT oban_get_job(1, 'ex14');
+ROLLBACK;
+BEGIN;
+ALTER TYPE oban_job DROP ATTRIBUTE prefix, ADD ATTRIBUTE prefix text;
+SELECT oban_get_job(1, 'ex14');
+ROLLBACK;
+BEGIN;
+ALTER TYPE oban_job ALTER ATTRIBUTE queue TYPE "char";
+SELECT id, queue FROM oban_all_jobs('{"id": 1}', NULL, 'ex14');
+ROLLBACK;
+
+-- A state that is NULL, under the guard of a table that allows one
+ALTER TABLE py.oban_jobs ALTER state DROP NOT NULL;
+CREATE TRIGGER keep_cancelled BEFORE UPDATE ON py.oban_jobs
+	FOR EACH ROW EXECUTE FUNCTION oban_keep_cancelled();
+UPDATE py.oban_jobs SET state = NULL WHERE id = 7 RETURNING id, state;
+UPDATE py.oban_jobs SET state = 'retryable' WHERE id = 7 RETURNING id, state;
+
+-- Policies that the session asks not to have its rows filtered by: an error, with a plan that was
+-- made for the same role before
+ALTER TABLE ex14.oban_jobs ENABLE ROW LEVEL SECURITY;
+CREATE POLICY jobs ON ex14.oban_jobs USING (queue = 'media');
+SET ROLE regress_oban_caller;
+SELECT oban_cancel_job('{1,3}'::bigint[], 'ex14');
+SET row_security = off;
+SELECT oban_cancel_job('{1,3,4}'::bigint[], 'ex14');
+SET row_security = on;
+SELECT oban_cancel_job('{1,3,4}'::bigint[], 'ex14');
+RESET row_security;
+RESET ROLE;
+ALTER TABLE ex14.oban_jobs DISABLE ROW LEVEL SECURITY;
+CALL tools.make_jobs('ex14');
+
+-- A table with its errors in a column that is neither Oban's
+CREATE TABLE odd.errors (LIKE ex14.oban_jobs INCLUDING ALL);
+DROP TABLE odd.oban_jobs;
+ALTER TABLE odd.errors ALTER errors DROP DEFAULT, ALTER errors TYPE text[] USING NULL;
+ALTER TABLE odd.errors RENAME TO oban_jobs;
+SELECT oban_cancel_job(1, 'odd');
+ALTER TABLE odd.oban_jobs ALTER errors TYPE jsonb USING NULL, ALTER id TYPE smallint;
+INSERT INTO odd.oban_jobs (id, state, queue, worker, errors)
+VALUES (1, 'available', 'default', 'W', '[]');
+SELECT oban_cancel_job(1, 'odd');
+SELECT oban_job_cancelled(1, 'odd');
+
+ALTER TABLE odd.oban_jobs RENAME TO errors;
+CREATE TABLE odd.oban_jobs (LIKE ex14.oban_jobs);
+ALTER TABLE odd.oban_jobs ALTER priority TYPE text;
+SELECT oban_cancel_job(1, 'odd');
+
+-- Times that go wrong at a separator, in the offset, and after it
+SELECT time, tools.refusal(format('SELECT oban_update_job(2, %L, %L)',
+	jsonb_build_object('scheduled_at', time), 'ex14'))
+FROM unnest('{2031-02x03, 2031-02-03T10x00, 2031-02-03T10:00+1, 2031-02-03T10:00+01:0,
+	2031-02-03T10:00+01:00x, 2031-02-03T10:00+0100x, 2031-02-03T10:00Zx}'::text[]) time;
+
+-- A warning of a callable's is no error, and so names no job
+CREATE FUNCTION tools.warns(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE WARNING 'warned';
+	RETURN NULL;
+END $$;
+\set VERBOSITY default
+\set SHOW_CONTEXT always
+SELECT (oban_update_job_with(1, 'tools.warns', NULL, 'ex14')).id;
+\set VERBOSITY terse
+
+-- The reason, where nobody is told
+SET oban_manage.notify = off;
+SELECT outcome, reason FROM oban_manage_jobs('cancel', '{3}', prefix => 'ex14');
+RESET oban_manage.notify;
+
+-- A statement trigger with a callable, and rows that name no job
+CREATE TABLE odd.appointments (id int, job_id bigint);
+CREATE TRIGGER keep AFTER INSERT ON odd.appointments REFERENCING NEW TABLE AS made
+	FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('job_id', 'closed.keep', 'ex14');
+INSERT INTO odd.appointments VALUES (1, NULL), (2, NULL);
+INSERT INTO odd.appointments SELECT 1, 1 WHERE false;
+
+-- A plan that leaves the cache while a statement runs it: a trigger of the table asks for more others
+-- than are kept, meanwhile; and once with an error that ends the statement
+CREATE FUNCTION tools.crowd() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+	keys text[] := '{id,priority,attempt,max_attempts,queue,worker,state,tags,args}';
+	filter jsonb;
+BEGIN
+	FOR i IN 1 .. 300 LOOP
+		SELECT jsonb_object_agg(keys[n], CASE n WHEN 9 THEN '{"a": 1}' WHEN 8 THEN '"t"'
+				WHEN 7 THEN '"available"' WHEN 6 THEN '"w"' WHEN 5 THEN '"q"' ELSE '1' END::jsonb)
+		INTO filter FROM generate_series(1, 9) n WHERE i & (1 << (n - 1)) <> 0;
+		PERFORM count(*) FROM oban_all_jobs(filter, NULL, 'py');
+	END LOOP;
+	IF OLD.id = 4 THEN
+		RAISE 'crowded';
+	END IF;
+	RETURN NEW;
+END $$;
+CALL tools.make_jobs('ex14');
+CREATE TRIGGER crowd BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW EXECUTE FUNCTION tools.crowd();
+SELECT id, state FROM oban_update_job('{1,2}'::bigint[], '{"priority": 3}', 'ex14');
+SELECT oban_update_job(4, '{"priority": 3}', 'ex14');
+SELECT oban_cancel_job('{1,2}'::bigint[], 'ex14'), oban_cancel_job(8, 'ex14');
+SELECT count(*) AS plans FROM pg_backend_memory_contexts WHERE name = 'CachedPlanSource' \gset
+DO $$ BEGIN
+	FOR i IN 1 .. 10 LOOP
+		PERFORM oban_update_job('{5,6}'::bigint[], '{"priority": 4}', 'ex14');
+	END LOOP;
+END $$;
+SELECT count(*) - :plans AS plans_more FROM pg_backend_memory_contexts WHERE name = 'CachedPlanSource';
+
+\set ECHO none
+DROP SCHEMA odd, closed CASCADE;
+DROP OWNED BY regress_oban_caller;
+DROP ROLE regress_oban_caller;
+\set ECHO all
+DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;
