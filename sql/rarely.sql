@@ -104,7 +104,7 @@ SELECT time, tools.refusal(format('SELECT oban_update_job(2, %L, %L)',
 FROM unnest('{2031-02x03, 2031-02-03T10x00, 2031-02-03T10:00+1, 2031-02-03T10:00+01:0,
 	2031-02-03T10:00+01:00x, 2031-02-03T10:00+0100x, 2031-02-03T10:00Zx}'::text[]) time;
 
--- A warning of a callable's is no error, and so names no job
+-- What a callable warns of tells for which job
 CREATE FUNCTION tools.warns(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE WARNING 'warned';
