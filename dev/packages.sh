@@ -42,6 +42,8 @@ is_met()
 		libipc-run-perl) perl -MIPC::Run -e 1 ;;
 		python3-psycopg) /usr/bin/python3 -c 'import psycopg' ;;
 		python3-psycopg-pool) /usr/bin/python3 -c 'import psycopg_pool' ;;
+		dpkg-dev) dpkg-source --version ;;
+		xz-utils) xz --version ;;
 		gnuplot-nox) gnuplot --version ;;
 		nodejs) node --version ;;
 		npm) command -v npm ;; # which would write to the caller's home
@@ -65,8 +67,10 @@ need_packages()
 	local needs missing sudo=()
 	needs=(util-linux gcc make libc6-dev postgresql-15 postgresql-server-dev-15)
 	[ "$1" = demo ] || needs+=(python3-psycopg python3-psycopg-pool gnuplot-nox nodejs npm)
-	[ "$1" != test ] ||
+	[ "$1" = demo ] || [ "$1" = bench ] ||
 		needs+=(binutils perl libipc-run-perl clang-format cppcheck shellcheck)
+	[ "$1" != coverage ] || needs+=(gcovr)
+	[ "$1" != deep ] || needs+=(clang-tidy valgrind dpkg-dev bzip2 patch xz-utils)
 
 	# Root's own additions to PATH are closed to the user that the rest runs as.
 	[ "$(id -u)" != 0 ] || PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

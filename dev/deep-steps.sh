@@ -1,0 +1,103 @@
+# shellcheck shell=bash
+# The steps of dev/deep. To be sourced; see steps.sh for what a step is.
+
+# ---- the code as it stands
+
+step_analyzer()
+{
+	local flags=(-O2 -fno-strict-aliasing -fwrapv -Wall -Werror -isystem
+		"$("$PG_CONFIG" --includedir-server)")
+	each gcc -fanalyzer "${flags[@]}" -c -o /dev/null -- src/*.c
+}
+
+# clang-tidy FILE -- FLAG…: "each" adds the file at the end.
+tidy()
+{
+	clang-tidy --quiet --config-file=dev/clang-tidy "$1" -- -std=gnu99 \
+		-isystem "$("$PG_CONFIG" --includedir-server)"
+}
+
+step_tidy()
+{
+	each tidy -- src/*.c
+}
+
+# ---- the extension at work
+
+# run_suites SOURCES: regress and isolation, those of DEEP_REGRESS and DEEP_ISOLATION if they are set.
+run_suites()
+{
+	local tests
+	# What takes a second elsewhere may take minutes.
+	export PGISOLATIONTIMEOUT=3600
+	read -ra tests <<<"${DEEP_REGRESS-$(cd "$1/sql" && echo *.sql)}"
+	run_some "$1" REGRESS ISOLATION regression.diffs "${tests[@]%.sql}"
+	read -ra tests <<<"${DEEP_ISOLATION-$(cd "$1/specs" && echo *.spec)}"
+	run_some "$1" ISOLATION REGRESS output_iso/regression.diffs "${tests[@]%.spec}"
+}
+
+# run_some SOURCES KIND OTHER DIFFS TEST…
+run_some()
+{
+	local status=0
+	[ $# != 4 ] || return 0
+	in_group make -s -C "$1" "PG_CONFIG=$PG_CONFIG" installcheck TAP_TESTS='' "$3=" \
+		"$2=${*:5}" >"$log.out" 2>&1 || status=$?
+	tally_regress $status "$log.out" $(($# - 4))
+	[ ! -e "$1/$4" ] || cat "$1/$4" >>"$log"
+}
+
+# found COUNT FILE…: findings that tools have written to files, beside what the tests say.
+found()
+{
+	[ "$1" = 0 ] || { failed=$((failed + $1)); cat "${@:2}" >>"$log"; }
+}
+
+# Whatever is undefined ends the backend, so that its test fails, and is named in the server's log.
+step_ubsan()
+{
+	local sources=$workplace/ubsan/src server=$workplace/ubsan/server
+	local sanitize=(-fsanitize=undefined -fsanitize=float-cast-overflow -fsanitize=float-divide-by-zero
+		-fno-sanitize-recover=all)
+	mkdir -p "$sources"
+	cp -a . "$sources"
+	stage "$installed" "$workplace/ubsan/postgres"
+	in_group build "$sources" "${sanitize[@]}" >"$log" 2>&1 || { failed=1; return 0; }
+	UBSAN_OPTIONS=print_stacktrace=1 start_server "$server"
+	run_suites "$sources"
+	found "$(grep -c 'runtime error:' "$server/server.log")" "$server/server.log"
+}
+
+step_discard()
+{
+	need_debug_server || return 0
+	start_server "$workplace/discard"
+	# In the tests' sessions, not in what runs beside them.
+	psql -X -q -c 'ALTER ROLE postgres SET debug_discard_caches = 1'
+	run_suites .
+	found "$(grep -c TRAP: "$workplace/discard/server.log")" "$workplace/discard/server.log"
+}
+
+# A process writes what it finds to a file of its own; --quiet: nothing else.
+step_valgrind()
+{
+	local server=$workplace/valgrind
+	need_debug_server || return 0
+	start_server "$server"
+	mkdir "$server/found"
+	cat >"$server/postgres" <<-SH
+		#!/bin/sh
+		exec valgrind --quiet --trace-children=yes --leak-check=no --num-callers=30 \\
+			--suppressions=$workplace/debug/valgrind.supp --gen-suppressions=all \\
+			--error-markers=VALGRINDERROR-BEGIN,VALGRINDERROR-END \\
+			--log-file=$server/found/%p $workplace/debug/bin/postgres "\$@"
+	SH
+	chmod +x "$server/postgres"
+	pg_ctl -D "$server/data" -l "$server/server.log" -p "$server/postgres" -w -t 600 restart \
+		>>"$log" 2>&1 </dev/null || { failed=1; return 0; }
+	run_suites .
+	# What a process finds as it ends counts too.
+	stop_servers "$server"
+	found "$(cat "$server"/found/* | grep -c VALGRINDERROR-BEGIN)" "$server"/found/*
+	found "$(grep -c TRAP: "$server/server.log")" "$server/server.log"
+}
