@@ -4,9 +4,9 @@
  *
  * A plan is prepared when a backend first asks a query of a table, and kept
  * (SPI_keepplan) under the table's oid and the query.  The callers hold a lock
- * on the table.  A plan that an invalidation has marked since is thrown away
- * and its text built anew, not only planned anew: schemas, tables and columns
- * may have been renamed.
+ * on the table.  A plan that is out of date is thrown away and its text built
+ * anew, not only planned anew: schemas, tables, columns and types may have been
+ * renamed.
  *
  * A query that finds its jobs by their ids alone has one plan for all of them,
  * by index.  A filter is planned with its values each time: how many jobs they
@@ -18,6 +18,7 @@
 #include "oban_manage.h"
 
 #include "access/genam.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_opfamily.h"
@@ -159,6 +160,22 @@ is_planned_otherwise(const KeptPlan *kept)
 }
 
 /*
+ * May a kept plan still be used?
+ *
+ * PostgreSQL parses the text again when the search_path is another, and what
+ * the text names may have moved since.  It keeps no watch over the tables of a
+ * statement that a rule has made into none.
+ */
+static bool
+is_usable(const KeptPlan *kept)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
+
+	return SPI_plan_is_valid(kept->plan) && source->relationOids != NIL &&
+		   OverrideSearchPathMatchesCurrent(source->search_path) && !is_planned_otherwise(kept);
+}
+
+/*
  * Does a plan write the rows of the jobs table in ascending order of their ids?
  *
  * It does when all that is below the ModifyTable is a forward scan of a btree
@@ -266,7 +283,7 @@ fetch_plan(Oid jobs, OmQuery query)
 	}
 
 	entry = hash_search(plans, &key, HASH_FIND, NULL);
-	if (entry != NULL && SPI_plan_is_valid(entry->kept->plan) && !is_planned_otherwise(entry->kept))
+	if (entry != NULL && is_usable(entry->kept))
 	{
 		dlist_move_head(&plans_by_use, &entry->node);
 		return entry->kept;

@@ -1,0 +1,253 @@
+# DROP EXTENSION, CREATE EXTENSION and ALTER EXTENSION ... SET SCHEMA while other sessions keep plans,
+# wait for a lock inside a call, or are between the batches of one; and in the middle of a transaction
+# of one's own. A session either goes on or is told what is missing (42883); jobs are changed wholly
+# or not at all; and nothing of what was there before serves the extension that came after.
+#
+# Shown to fail with kept plans that are not made anew after an invalidation (fetch_plan in
+# src/plan_cache.c): the jobs table that was dropped with its schema and made again; and with the
+# state judged before the lock (OM_WRITE in src/queries.c): the calls that waited.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use ObanTest;
+use PostgreSQL::Test::Utils;
+use Sessions;
+use Test::More;
+
+my $node = start_server('changed');
+make_jobs_table($node, 'public', 'elixir', 14);
+make_life_jobs($node, 'public');
+knows_every_function($node);
+
+my $session = open_session($node);
+my $other = open_session($node);
+ask($_, 'SET client_min_messages = warning') for $session, $other;
+
+# A session that has used each function in each way, more often than a plan is made for its values.
+my %prepared;
+my $n = 0;
+my @calls = (calls_of('reads'), calls_of('writes'));
+for my $call (@calls)
+{
+	my ($signature, $sql) = @$call;
+
+	$prepared{$signature} = 'call_' . ++$n;
+	ask($session, "PREPARE $prepared{$signature} AS $sql; CREATE FUNCTION f_$n() RETURNS text"
+		  . " LANGUAGE plpgsql AS \$\$ DECLARE r text; BEGIN $sql INTO r; RETURN r; END \$\$");
+	ask($session, join '; ', ("CALL fill_life(); EXECUTE call_$n; SELECT f_$n()") x 7);
+}
+
+# Run each of them, prepared and in PL/pgSQL, and return those that did not give what a new session is
+# given.
+sub differing
+{
+	my $fresh = open_session($node);
+	my @differing;
+
+	for my $call (@calls)
+	{
+		my ($signature, $sql) = @$call;
+		my $fill = 'SET client_min_messages = warning; CALL fill_life()';
+		my $function = $prepared{$signature} =~ s/call/f/r;
+
+		my $expected = ask($fresh, "BEGIN; $fill; $sql; ROLLBACK");
+		my $got = ask($session, "BEGIN; $fill; EXECUTE $prepared{$signature}; ROLLBACK");
+		push @differing, "$signature: $got, not $expected" if $got ne $expected;
+		$expected = ask($fresh, "BEGIN; $fill; SELECT $function(); ROLLBACK");
+		$got = ask($session, "BEGIN; $fill; SELECT $function(); ROLLBACK");
+		push @differing, "$function, $signature: $got, not $expected" if $got ne $expected;
+	}
+	$fresh->quit;
+	return \@differing;
+}
+
+# How many of them work, in the session as it is.
+sub working
+{
+	my ($session) = @_;
+	my %given;
+
+	for my $call (@calls)
+	{
+		my $got = ask($session,
+			"BEGIN; CALL fill_life(); EXECUTE $prepared{$call->[0]}; ROLLBACK");
+		$given{ $got =~ /(ERROR:  \w+)/ ? $1 : 'works' }++;
+	}
+	return \%given;
+}
+
+is_deeply(differing(), [], 'at first each works');
+is_deeply(working($session), { works => scalar @calls }, 'none fails');
+
+# ---- moved
+
+ask($other, 'CREATE SCHEMA ext; ALTER EXTENSION oban_manage SET SCHEMA ext');
+is_deeply(working($session), { 'ERROR:  42883' => scalar @calls },
+	'moved out of the search_path, its functions do not exist');
+is(ask($session, 'SELECT ext.oban_cancel_job(1), ext.oban_job_cancelled(1)'),
+	't|f', 'by its new name it works, in the same session');
+ask($session, 'SET search_path = public, ext');
+is_deeply(working($session), { works => scalar @calls }, 'with the search_path set, so do all');
+ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA public');
+ask($session, 'RESET search_path');
+is_deeply(differing(), [], 'moved back, each works');
+
+# A trigger's callable, whose argument is of a type that has moved, in a session with another
+# search_path than it had when the plan was made.
+ask($session, 'CALL fill_life(); CREATE TABLE moves (job_id bigint);'
+	  . ' INSERT INTO moves SELECT 4 FROM generate_series(1, 20); CREATE TRIGGER bump AFTER UPDATE ON'
+	  . " moves FOR EACH ROW EXECUTE FUNCTION oban_update_job_with('job_id', 'public.bump', 'public')");
+my $update = 'BEGIN; UPDATE public.moves SET job_id = 4 WHERE ctid = \'(0,1)\';'
+  . ' SELECT priority FROM public.oban_jobs WHERE id = 4; ROLLBACK';
+is(ask($session, $update), 1, 'a trigger with a callable');
+ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA ext');
+is(ask($session, $update), 1, 'the same when the type of the job has moved');
+is(ask($session, "SET search_path = pg_catalog; $update"), 1, 'and with another search_path');
+ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA public');
+is(ask($session, "RESET search_path; $update; DROP TABLE moves"), 1, 'and moved back');
+
+# While a call waits, and a transaction is open that has used it. An open transaction learns of it
+# with the next table that it opens.
+my $holder = hold_jobs($node, 'id = 1');
+ask($session, 'BEGIN; SELECT oban_cancel_job(2)');
+my $waiting = start_session($node, 'waiting',
+	q(SELECT oban_cancel_many_jobs('{1,2,4}'); SELECT ext.oban_cancel_job(1);) . "\n");
+wait_for_lock($node, 'waiting');
+is(ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA ext'), '', 'moved while a call waits');
+is(ask($session, 'SELECT FROM pg_class LIMIT 0; SELECT ext.oban_retry_job(2); ROLLBACK'), 't', 'the open transaction goes on');
+finish_session($holder, "ROLLBACK;\n");
+is(finish_session($waiting), "3\nf\n", 'the call that waited goes on');
+ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA public; CALL fill_life()');
+
+# ---- dropped, in a transaction of one's own
+
+is( ask($session, q(BEGIN; SELECT oban_cancel_job(1); DROP EXTENSION oban_manage CASCADE;
+		SAVEPOINT s; SELECT oban_cancel_job(2); ROLLBACK TO s;
+		SELECT state FROM oban_jobs WHERE id = 1)),
+	"t\ncancelled\nERROR:  42883", 'dropped after a call: the change stays, the function is gone');
+is( ask($session, q(CREATE EXTENSION oban_manage SCHEMA ext; SELECT ext.oban_cancel_job(2);
+		EXECUTE call_1)),
+	"t\nERROR:  42883", 'made again elsewhere in the same transaction');
+is(ask($session, 'ROLLBACK; SELECT string_agg(state::text, \',\' ORDER BY id) FROM oban_jobs'),
+	'available,executing,completed,scheduled,cancelled', 'rolled back: no job is changed');
+is_deeply(differing(), [], 'rolled back: each works');
+is( ask($session, q(BEGIN; SAVEPOINT s; DROP EXTENSION oban_manage CASCADE; ROLLBACK TO s;
+		SELECT oban_cancel_job(1); COMMIT; CALL fill_life())),
+	't', 'a savepoint is enough');
+
+# A transaction that has fired a trigger holds the table, and so the trigger and the extension.
+ask($other, q(CREATE TABLE app (job_id bigint); INSERT INTO app VALUES (1), (2), (4);
+	CREATE TRIGGER cancel AFTER DELETE ON app FOR EACH ROW
+	EXECUTE FUNCTION oban_cancel_job('job_id')));
+ask($session, 'BEGIN; DELETE FROM app WHERE job_id = 1');
+is(ask($other, "SET lock_timeout = '100ms'; DROP EXTENSION oban_manage CASCADE"),
+	'ERROR:  55P03', 'a trigger that has fired in an open transaction');
+is(ask($session, 'COMMIT; SELECT oban_job_cancelled(1)'), 't', 'which commits');
+ask($other, 'RESET lock_timeout; DROP TABLE app; CALL fill_life()');
+
+# ---- dropped by another session
+
+ask($session, 'BEGIN; SELECT oban_cancel_job(1)');
+is(ask($other, 'DROP EXTENSION oban_manage CASCADE'), '', 'dropped by another session');
+is(ask($session, 'SELECT FROM pg_class LIMIT 0; SELECT oban_cancel_job(2)'), 'ERROR:  42883',
+	'an open transaction is told');
+ask($session, 'ROLLBACK');
+is_deeply(working($session), { 'ERROR:  42883' => scalar @calls }, 'each prepared statement is told');
+is(ask($session, 'SHOW oban_manage.prefix'), 'public', 'the settings stay as long as the session');
+ask($other, 'CREATE EXTENSION oban_manage; CREATE FUNCTION bump(job oban_job) RETURNS jsonb'
+	  . q( LANGUAGE sql AS $$SELECT jsonb_build_object('priority', job.priority + 2)$$));
+is_deeply(differing(), [], 'made again, each works');
+is_deeply(working($session), { works => scalar @calls }, 'none fails');
+
+# While calls wait for a lock. Those with a result of the type oban_job find it gone when they
+# return it, and then nothing may be done either.
+my %given = (
+	q(oban_cancel_many_jobs('{1,4}')) => '2',
+	'oban_delete_job(1)' => 't',
+	q(oban_update_all_jobs('{"id": [1, 4]}', '{"priority": 7}')) => '2',
+	q(outcome FROM oban_manage_jobs('cancel', '{1}')) => 'cancelled',
+	q(state FROM oban_update_job(1, '{"priority": 7}')) => qr/^available$|^ERROR/,
+	q(count(*) FROM oban_update_many_jobs_with('{1,4}', 'raise')) => '2',
+	q(oban_update_job(1, '{"priority": 7}')) => qr/^\(1,available,|^ERROR/);
+ask($other, 'CREATE FUNCTION raise(job jsonb) RETURNS jsonb LANGUAGE sql AS'
+	  . q( $$SELECT jsonb_build_object('priority', 7)$$));
+my @odd;
+for my $call (sort keys %given)
+{
+	ask($other, 'CALL fill_life()');
+	my $before = ask($other, 'SELECT string_agg(j::text, E\'\n\' ORDER BY id) FROM oban_jobs j');
+	my $holder = hold_jobs($node, 'id = 1');
+	my $waiting = start_session($node, 'waiting', "SELECT $call;\n");
+
+	wait_for_lock($node, 'waiting');
+	is(ask($other, 'DROP EXTENSION oban_manage CASCADE'), '', "dropped during $call");
+	finish_session($holder, "ROLLBACK;\n");
+	my $given = finish_session($waiting) =~ s/^psql:\S*:\d+: //mgr =~ s/\n\z//r;
+	like($given, ref $given{$call} ? $given{$call} : qr/^\Q$given{$call}\E$/, 'the call goes on');
+	my $after = ask($other, 'SELECT string_agg(j::text, E\'\n\' ORDER BY id) FROM oban_jobs j');
+	is($after eq $before ? 'as before' : 'changed', $given =~ /^ERROR/ ? 'as before' : 'changed',
+		'the jobs are changed if it says so, and else not');
+	push @odd, "$call: $given" if $given =~ /^ERROR/;
+	ask($other, 'CREATE EXTENSION oban_manage');
+}
+diag "told of an error: $_" for @odd;
+ask($other, 'CREATE FUNCTION bump(job oban_job) RETURNS jsonb'
+	  . q( LANGUAGE sql AS $$SELECT jsonb_build_object('priority', job.priority + 2)$$));
+is_deeply(differing(), [], 'made again after each, each works');
+
+# A worker takes the job while a call waits and the extension goes and comes: judged when locked.
+ask($other, 'CALL fill_life()');
+$holder = start_session($node, 'holder', "BEGIN; UPDATE oban_jobs SET state = 'executing',"
+	  . " attempt = attempt + 1 WHERE id IN (1, 4);\n");
+wait_for_session($node, 'holder', "state = 'idle in transaction'");
+$waiting = start_session($node, 'waiting', "SELECT oban_delete_many_jobs('{4,3,1}');\n");
+wait_for_lock($node, 'waiting');
+ask($other, 'DROP EXTENSION oban_manage CASCADE; CREATE EXTENSION oban_manage');
+finish_session($holder, "COMMIT;\n");
+is(finish_session($waiting), "1\n", 'the call that waited deletes no executing job');
+is($node->safe_psql('postgres', q(SELECT string_agg(id || ' ' || state, ',' ORDER BY id)
+		FROM oban_jobs)),
+	'1 executing,2 executing,4 executing,5 cancelled', 'and they are there');
+
+# Between the batches of a CALL, which goes on to its end.
+$node->safe_psql(
+	'postgres', q{TRUNCATE oban_jobs; INSERT INTO oban_jobs (id, worker)
+		SELECT id, 'Worker' FROM generate_series(1, 30) id});
+$holder = hold_jobs($node, 'id = 15');
+$waiting = start_session($node, 'waiting',
+	q(SET client_min_messages = warning; CALL oban_cancel_in_batches('{"all": true}', 10);) . "\n");
+wait_for_lock($node, 'waiting');
+is(ask($other, 'DROP EXTENSION oban_manage CASCADE'), '', 'dropped between batches');
+finish_session($holder, "ROLLBACK;\n");
+is(finish_session($waiting), "30\n", 'the CALL ends as it should');
+is(ask($other, q(SELECT count(*) FROM oban_jobs WHERE state = 'cancelled')), 30, 'with all done');
+
+# ---- with the jobs themselves
+
+is( ask($other, q(CREATE EXTENSION oban_manage SCHEMA ext; DROP SCHEMA ext CASCADE;
+		SELECT count(*) FROM oban_jobs)),
+	30, 'a schema that goes takes the extension along, the jobs stay');
+ask($other, 'CREATE SCHEMA jobs; CREATE EXTENSION oban_manage SCHEMA jobs');
+make_jobs_table($node, 'jobs', 'python');
+$node->safe_psql('postgres', "INSERT INTO jobs.oban_jobs (worker) VALUES ('W')");
+is(ask($session, join '; ', ("SELECT jobs.oban_cancel_job(1, 'jobs'), jobs.oban_retry_job(1, 'jobs')")
+		x 7), join("\n", ('t|t') x 7), 'in the schema of the jobs');
+$node->safe_psql('postgres', 'DROP SCHEMA jobs CASCADE');
+is(ask($session, "SELECT jobs.oban_cancel_job(1, 'jobs')"), 'ERROR:  3F000', 'all gone at once');
+$node->safe_psql('postgres', 'CREATE SCHEMA jobs; CREATE EXTENSION oban_manage SCHEMA jobs');
+make_jobs_table($node, 'jobs', 'elixir', 9);
+$node->safe_psql('postgres', "INSERT INTO jobs.oban_jobs (id, worker) VALUES (1, 'W')");
+is(ask($session, "SELECT jobs.oban_cancel_job(1, 'jobs'), jobs.oban_retry_job(1, 'jobs'),"
+		  . " jobs.oban_job_cancelled(1, 'jobs')"),
+	't|t|f', 'and there again, in another dialect');
+
+$_->quit for $session, $other;
+unlike(slurp_file($node->logfile), qr/TRAP|terminated by signal|PANIC/, 'nobody crashed');
+my @internal = grep { !/cache lookup failed for type|could not open relation/ }
+  slurp_file($node->logfile) =~ /^.*XX000.*$/mg;
+is_deeply(\@internal, [], 'no internal error');
+$node->stop;
+done_testing();
