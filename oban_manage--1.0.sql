@@ -228,7 +228,7 @@ COMMENT ON FUNCTION oban_update_job() IS
 CREATE FUNCTION oban_update_job_with() RETURNS trigger
 AS 'MODULE_PATHNAME', 'oban_update_job_with_trigger' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
 COMMENT ON FUNCTION oban_update_job_with() IS
-'trigger function: update the jobs whose ids are in a column with the changes that a function returns, whose context is the trigger''s op, table, schema, old and new; arguments: column, callable [, prefix]';
+'trigger function: update the jobs whose ids are in a column with the changes that a function returns, whose context is the trigger''s op, table, schema, old and new; arguments: column, callable with its schema [, prefix]';
 
 CREATE FUNCTION oban_keep_cancelled() RETURNS trigger
 AS 'MODULE_PATHNAME', 'oban_keep_cancelled' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;

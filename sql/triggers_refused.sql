@@ -153,8 +153,8 @@ SELECT p AS prefix, r.* FROM unnest('{nowhere,tools}'::text[]) WITH ORDINALITY c
 		EXECUTE FUNCTION oban_retry_job(''job'', %L)', p), :update) r ORDER BY n;
 
 -- Callables that are refused, that return what is refused, that fail.
-SELECT c AS callable, r.* FROM unnest(ARRAY['', 'no_such', 'tools.no_such',
-	'tools.no_such(oban_job)',
+SELECT c AS callable, r.* FROM unnest(ARRAY['', 'no_such', 'tag(oban_job)', '1', '"tools.tag"',
+		'tools."t(a"(oban_job)', 'tools."t(a', 'tools.no_such', 'tools.no_such(oban_job)',
 		'tools.two', 'tools.tag(', 'tools.tag()', 'tools.tag(jsonb)', 'tools.tag(no_type)',
 		'tools.a_procedure', 'tools.wrong', 'tools.wrong(text)', '-', 'tools.bad_result',
 		'tools.fails'])

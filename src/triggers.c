@@ -13,6 +13,8 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/rel.h"
 
 /* ---- cancel, retry, delete ---- */
 
@@ -185,16 +187,31 @@ next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)
 
 /*
  * The function whose name, or signature where there are several of that name,
- * is the second argument.  As regproc does, it goes by the search_path of the
- * session.
+ * is the second argument, with its schema.  Without one, the search_path of
+ * whoever fires the trigger would choose the function, which runs with the
+ * rights of the table's owner where a foreign key cascades.
  */
 static Oid
 find_callable(const OmTrigger *trigger)
 {
-	const char *name = trigger->data->tg_trigger->tgargs[1];
+	const Trigger *definition = trigger->data->tg_trigger;
+	const char *callable = definition->tgargs[1];
+	const char *end = callable;
 
-	return DatumGetObjectId(DirectFunctionCall1(
-		strchr(name, '(') != NULL ? regprocedurein : regprocin, CStringGetDatum(name)));
+	for (bool quoted = false; *end != '\0' && (quoted || *end != '('); end++)
+		if (*end == '"')
+			quoted = !quoted;
+	if (list_length(stringToQualifiedNameList(pnstrdup(callable, end - callable))) < 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("callable \"%s\" of trigger \"%s\" on \"%s\" has no schema in its name",
+						callable, definition->tgname,
+						RelationGetRelationName(trigger->data->tg_relation)),
+				 errdetail("The search_path of whoever fires the trigger would choose it."),
+				 errhint("Write its schema before it, as in 'public.a_function'.")));
+
+	return DatumGetObjectId(
+		DirectFunctionCall1(*end == '(' ? regprocedurein : regprocin, CStringGetDatum(callable)));
 }
 
 static void
@@ -208,11 +225,11 @@ update_with(FunctionCallInfo fcinfo, const OmTrigger *trigger, OmNextJob next, v
 
 /*
  * oban_update_job_with() -> trigger
- *		Arguments of the trigger: the column with the jobs' ids, the callable,
- *		and a prefix.
+ *		Arguments of the trigger: the column with the jobs' ids, the callable with
+ *		its schema, and a prefix.
  *
- * Errors: as for oban_cancel_job(), and those of oban_update_job_with with
- * arguments.
+ * Errors: as for oban_cancel_job(); a callable without a schema (22023); those
+ * of oban_update_job_with with arguments.
  */
 PG_FUNCTION_INFO_V1(oban_update_job_with_trigger);
 

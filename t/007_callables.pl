@@ -76,7 +76,7 @@ $node->safe_psql(
 		SELECT plus_one(job.meta, '{"actor": "trigger"}')
 	$$;
 	CREATE TRIGGER count AFTER UPDATE ON appointments REFERENCING NEW TABLE AS changed
-		FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('job_ids', 'count_in_trigger');
+		FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('job_ids', 'public.count_in_trigger');
 
 	CREATE PROCEDURE client(actor text, query text, seconds float) LANGUAGE plpgsql AS $$
 	DECLARE
