@@ -1,4 +1,4 @@
-# Runs the code in README.md and in docs/, in document order, so that a reader can trust every line
+# Runs the code in README.md, SECURITY.md and docs/, in document order, so that a reader can trust every line
 # of it.
 #
 # - ```sql blocks run in one psql session for each page, in a fresh database, from the top of the
@@ -36,7 +36,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $root = abs_path(dirname($FindBin::RealBin));
-my @pages = $ENV{OBAN_MANAGE_README} // ("$root/README.md", sort glob "'$root/docs/*.md'");
+my @pages = $ENV{OBAN_MANAGE_README} // (
+	"$root/README.md", "$root/SECURITY.md", sort glob "'$root/docs/*.md'");
 my $node_modules = $ENV{OBAN_MANAGE_NODE_PATH} // "$root/clients/node/node_modules";
 my %arrows = (sql => '--', python => '#', javascript => '//');
 my %not_run = map { $_ => 1 } qw(console sh text mermaid);
@@ -161,7 +162,7 @@ sub statements_of
 		if ($code =~ /\S/ || $statement ne '')
 		{
 			$statement .= "$line\n";
-			if ($quote eq '' && ($code =~ /;\s*$/ || $statement =~ /^\s*\\/))
+			if ($quote eq '' && ($code =~ /(;|\\gexec)\s*$/ || $statement =~ /^\s*\\/))
 			{
 				push @statements, { text => $statement, expected => undef };
 				$statement = '';
