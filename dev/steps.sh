@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # The steps of dev/test. To be sourced.
 #
-# Each sets "passed" and "failed", and writes to "log" what a reader needs when it fails. A test
-# that is skipped, ignored or lost has failed.
+# Each sets "passed" and "failed", may set "figures" for the report, and writes to "log" what a
+# reader needs when it fails. A test that is skipped, ignored or lost has failed.
 
 built=
 served=
@@ -12,9 +12,9 @@ report()
 	all_passed=$((all_passed + passed))
 	all_failed=$((all_failed + failed))
 	if [ "$failed" = 0 ]; then
-		printf '%-10s %5d passed %27s\n' "$step" "$passed" "$SECONDS s"
+		printf '%-12s %5d passed %27s%s\n' "$step" "$passed" "$SECONDS s" "${figures:+   $figures}"
 	else
-		printf '%-10s %5d passed, %d FAILED %16s\n' "$step" "$passed" "$failed" "$SECONDS s"
+		printf '%-12s %5d passed, %d FAILED %16s\n' "$step" "$passed" "$failed" "$SECONDS s"
 		[ ! -e "$log" ] || sed 's/^/    /' "$log"
 	fi
 }
@@ -271,6 +271,15 @@ step_bench()
 	need_extension bench || return 0
 	PGDATABASE=bench in_group bench/bench.py --quick >>"$log" 2>&1 || failed=1
 	passed=$(grep -cE '^[a-z]+: [1-9][0-9]* measurements' "$log" || true)
+}
+
+# Random calls against a model of the contract, on five kinds of tables.
+step_differential()
+{
+	need_server || return 0
+	in_group dev/differential/run.py >>"$log" 2>&1 || failed=1
+	passed=$(grep -cE '^[a-z0-9_]+: [0-9]+ calls agree$' "$log" || true)
+	figures=$(grep -E '^[0-9]+ calls in ' "$log" || true)
 }
 
 # The same SQL with the assertions of PostgreSQL's headers and our own switched on, in a second

@@ -1,0 +1,338 @@
+"""Random jobs and random calls, good and broken, from a seeded generator.
+
+"kind" is what the report counts a call under. In its text @m is the schema of the functions, of the
+extension or of the model, @t that of the table, and <name> a part.
+"""
+
+from parts import Call, Ids, Json, Null, Option, Raw, quote
+
+STATES = ['available', 'scheduled', 'executing', 'retryable', 'completed', 'discarded', 'cancelled',
+          'suspended']
+QUEUES = ['default', 'mail', 'Ünï "q"', "o'clock\\", 'tab\there']
+WORKERS = ['App.Worker', 'App.Mailer', "It's"]
+TAGS = ['a', 'b', 'urgent', 'New', 'é', '']
+PAST = ['2024-01-02 03:04:05.678901', '2024-02-29 00:00:00', '1999-12-31 23:59:59.999999']
+FUTURE = ['2099-01-02 00:00:00', '2150-06-07 08:09:10.5']
+ISO = ['2024-01-02T03:04:05.678901Z', '2024-01-02T03:04:05+02:00', '2099-01-02', '2024-02-29',
+       '2099-01-02T00:00:00', '2024-01-02 08:49:05.678901+05:45', '2099-12-31T23:30:00-0800',
+       '2024-02-29T00:00Z', '1999-12-31T23:59:59.999999', '2150-06-07T08:09:10.5Z']
+NO_TIME = ['infinity', '-infinity', 'tomorrow', 'now', '', 'x', '2024-13-01', '2023-02-29',
+           '2024-01-01T25:00:00Z', 'epoch', '1/2/2024', 5, True, None, {}, []]
+SCALARS = [None, True, False, 0, 1, -1, 1.5, '', 'x', [], {}, [1], {'a': 1}]
+ODD_IDS = [0, -1, 99, 2**31, 2**63 - 1, -2**63]
+TIMES = ['inserted_at', 'scheduled_at', 'attempted_at', 'completed_at', 'cancelled_at',
+         'discarded_at']
+OBJECTS = [{}, {'a': 1}, {'a': 1, 'b': [1, 2]}, {'a': {'b': 'c'}}, {'uniq_bmp': [1, 2]},
+           {'uniq_bmp': None, 'a': 1}, {'x': 'é\n"'}, {'n': 1.50}]
+
+
+class Generator:
+    def __init__(self, rng, table):
+        self.rng = rng
+        self.states = table['states']
+        self.small = table['small']
+        self.nullable = table['nullable']
+        self.schema = table['schema']
+
+    def chance(self, probability):
+        return self.rng.random() < probability
+
+    def some(self, values, least=1, most=3):
+        return [self.rng.choice(values) for _ in range(self.rng.randint(least, most))]
+
+    # ---- jobs
+
+    def job(self, job_id):
+        rng = self.rng
+        attempt = rng.choice([0, 0, 1, 2, 3, 20])
+        most = max(1, attempt + rng.choice([0, 0, 1, 5, 17]))
+        if self.chance(0.01):
+            attempt = most = 32767 if self.small else 2147483647
+        errors = [{'at': '2024-01-03T00:00:00Z', 'attempt': 1, 'error': 'oops'}][:rng.randint(0, 1)]
+        job = {
+            'id': job_id, 'state': rng.choice(self.states), 'queue': rng.choice(QUEUES),
+            'worker': rng.choice(WORKERS), 'attempt': attempt, 'max_attempts': most,
+            'priority': rng.randint(0, 3), 'args': rng.choice(OBJECTS), 'meta': rng.choice(OBJECTS),
+            'tags': sorted(set(self.some(TAGS, 0))), 'errors': errors,
+            'attempted_by': self.some(['node-1', 'b'], 0, 2),
+            'inserted_at': rng.choice(PAST), 'scheduled_at': rng.choice(PAST + FUTURE),
+            'attempted_at': None, 'completed_at': None, 'cancelled_at': None, 'discarded_at': None,
+        }
+        for name in TIMES[2:]:
+            if self.chance(0.3):
+                job[name] = rng.choice(PAST + FUTURE)
+        if self.chance(0.05):
+            job['meta'] = rng.choice([['uniq_bmp'], 'uniq_bmp', 7, None])
+        if self.nullable:
+            for name in ('meta', 'tags', 'attempted_by'):
+                if self.chance(0.1):
+                    job[name] = None
+        if job['meta'] is None and not self.nullable:
+            job['meta'] = {}
+        return job
+
+    def jobs(self):
+        ids = self.rng.sample(range(1, 13), self.rng.randint(1, 8))
+        if self.chance(0.05):
+            ids.append(2**63 - 1)
+        return [self.job(i) for i in ids]
+
+    # ---- arguments
+
+    def job_id(self):
+        return self.rng.choice(ODD_IDS) if self.chance(0.08) else self.rng.randint(1, 12)
+
+    def ids(self, ids):
+        """Ids, some present, some named twice, some NULL."""
+        chosen = [self.job_id() for _ in range(self.rng.choice([0, 1, 2, 3, 5, 9]))]
+        if self.chance(0.6):
+            chosen = [i for i in chosen if i in ids]
+        if chosen and self.chance(0.2):
+            chosen.append(chosen[0])
+        if self.chance(0.1):
+            chosen.insert(0, None)
+        return chosen
+
+    def part(self, name, part):
+        self.parts[name] = part
+        return f'<{name}>'
+
+    def array(self, ids):
+        """The ids as an array of some shape."""
+        shape = self.rng.choice(['flat'] * 18 + ['bounds', 'deep'])
+        return self.part('ids', Ids(ids, shape))
+
+    def prefix(self):
+        """The last argument: mostly none."""
+        text = ''
+        if self.chance(0.15):
+            name = self.rng.choice([self.schema] * 6 + ['nowhere', 'model', ''])
+            text = f', prefix => {quote(name)}'
+        return self.part('prefix', Option(text))
+
+    def changes_part(self):
+        return self.part('changes', Json(self.changes()))
+
+    def filter_part(self):
+        return self.part('filter', Json(self.filter()))
+
+    def changes(self, broken=None):
+        """A JSON object of changes, or something that is none."""
+        rng = self.rng
+        broken = self.chance(0.15) if broken is None else broken
+        good = {
+            'args': lambda: rng.choice(OBJECTS), 'meta': lambda: rng.choice(OBJECTS),
+            'max_attempts': lambda: rng.choice([1, 3, 20, 25, 32767, Raw('21.0'), Raw('2e1')]),
+            'priority': lambda: rng.choice([0, 1, 3, 9, Raw('2.0')]),
+            'queue': lambda: rng.choice(QUEUES + [' padded ', 'q' * 127]),
+            'worker': lambda: rng.choice(WORKERS),
+            'scheduled_at': lambda: rng.choice(ISO),
+            'schedule_in': lambda: rng.choice([
+                0, 60, -60, 0.5, -1.25, 1e6, Raw('3600.000001'), '5 minutes', '-1 day', '1 month',
+                '1 day 02:00', '0', 'PT1H', '2 weeks ago']),
+            'tags': lambda: self.some(TAGS + [' Urgent ', 'B\n', '\t', 7, Raw('1.50'), True, None],
+                                      0, 5),
+        }
+        bad = {
+            'args': SCALARS[:11] + [[1]], 'meta': SCALARS[:11] + [[1]],
+            'max_attempts': [0, -1, 1.5, '5', None, 32768, 2**31, 2**64 + 1, Raw('1e400'), {}],
+            'priority': [10, -1, 0.5, '1', None, True, Raw('1e30'), [1], 2**32],
+            'queue': ['', ' ', '\t\n', 5, None, [], 'q' * 128], 'worker': ['', '  ', 5, None, {}],
+            'scheduled_at': NO_TIME,
+            'schedule_in': ['soon', '', None, True, {}, [], Raw('1e400'), Raw('1e20'), -1e15,
+                            '1000000 years', 'infinity'],
+            'tags': ['a', 5, None, {}, [['a']], [{}], ['t' * 256], ['t' * 255]],
+            'prio': [1], 'id': [5], 'state': ['available'], 'Queue': ['x'], '': [1],
+        }
+        if broken and self.chance(0.15):
+            return rng.choice([Null, None, [], 'x', 5, True, [{'priority': 1}]])
+        keys = rng.sample(list(good), rng.choice([0, 1, 1, 1, 2, 3]))
+        if 'scheduled_at' in keys and 'schedule_in' in keys and not broken:
+            keys.remove('schedule_in')
+        changes = {key: good[key]() for key in keys}
+        if broken:
+            key = rng.choice(list(bad))
+            changes[key] = rng.choice(bad[key])
+        return changes
+
+    def filter(self):
+        """A JSON object that is a filter, or something that is none."""
+        rng = self.rng
+        good = {
+            'id': lambda: rng.choice([1, 2, 5, [1, 2, 3, 4, 5, 6], [7, 99, 7], Raw('3.0'), 2**64,
+                                      [2**63 - 1, 1], -1]),
+            'state': lambda: rng.choice([rng.choice(self.states), self.some(self.states)]),
+            'queue': lambda: rng.choice([rng.choice(QUEUES), self.some(QUEUES), 'none', '']),
+            'worker': lambda: rng.choice([rng.choice(WORKERS), self.some(WORKERS)]),
+            'priority': lambda: rng.choice([0, 1, [0, 2], 99999, [2**40, 1]]),
+            'attempt': lambda: rng.choice([0, [1, 2, 3, 20], Raw('0.0'), Raw('1e400')]),
+            'max_attempts': lambda: rng.choice([20, [1, 5, 6, 7], 40000]),
+            'args': lambda: rng.choice(OBJECTS[1:]), 'meta': lambda: rng.choice(OBJECTS[1:]),
+            'tags': lambda: rng.choice(['a', ' URGENT', 'É', ['a', 'b'], ['b', None, ' '], ['new']]),
+            'all': lambda: True,
+        }
+        for name in TIMES:
+            good[name] = lambda: {key: rng.choice(ISO) for key in
+                                  rng.choice([['after'], ['before'], ['after', 'before']])}
+        bad = {
+            'id': [None, 1.5, '1', [], [1, None], [1, 'x'], {}, True, [[1]]],
+            'state': ['', 'Available', 'nonsense', None, [], ['available', None], 5, {}],
+            'queue': [None, 5, [], ['default', 5], {}, True], 'worker': [None, 1, [], {}, [None]],
+            'priority': [0.5, '0', None, [], [0.5]], 'attempt': ['x', None, {}],
+            'max_attempts': [True, [], 'x'], 'args': [{}, [], None, 'a', [1], 5],
+            'meta': [{}, [], None, 1, True], 'tags': ['', ' ', [], [None], 5, True, None, [['a']], {}],
+            'all': [False, None, 1, 'true', [], {}], 'unknown': [1], 'State': ['available'], '': [1],
+        }
+        for name in TIMES:
+            bad[name] = [{}, None, '2024-01-01', {'after': None}, {'since': '2024-01-01'}, [], 5,
+                         {'after': rng.choice(NO_TIME)}, {'before': 5, 'after': '2024-01-01'}]
+        if self.chance(0.03):
+            return rng.choice([Null, None, {}, [], 'x', 5, True, [{'all': True}]])
+        found = {key: good[key]() for key in rng.sample(list(good), rng.choice([1, 1, 1, 2, 3]))}
+        if self.chance(0.15):
+            key = rng.choice(list(bad))
+            found[key] = rng.choice(bad[key])
+        return found
+
+    def max_jobs(self):
+        text = '' if self.chance(0.6) else \
+            f", max_jobs => {self.rng.choice(['NULL', '0', '1', '2', '3', '100', '-1'])}"
+        return self.part('max_jobs', Option(text))
+
+    def instance(self, ids, expression):
+        """SQL that calls with an instance j of some job; what is no job is refused."""
+        rng = self.rng
+        job_id = rng.choice(ids) if ids and self.chance(0.8) else self.job_id()
+        sources = [f'@t.oban_jobs j WHERE j.id = {job_id}'] * 4 + \
+            [f'@m.oban_get_job({job_id}) j'] * 3 + [
+                '(SELECT NULL::public.oban_job AS j) s', '(SELECT NULL::@t.oban_jobs AS j) s']
+        wrong = ['(SELECT ROW(5) AS j) s', '(SELECT 5::bigint AS id) j', 'differ.numbers j']
+        if self.chance(0.04):
+            return f'SELECT {expression} AS v FROM {rng.choice(wrong)}', \
+                "SELECT model.refuse('42804')"
+        text = f'SELECT {expression} AS v FROM {rng.choice(sources)}'
+        return text, text
+
+    def callable_and_context(self, ids):
+        rng = self.rng
+        name = rng.choice(['pick', 'pick_row', 'pick_json'] * 4 +
+                          ['tag', 'tag_row', 'tag_json', 'later', 'merge', 'nothing', 'divides',
+                           'keeps_log', 'keeps_log'])
+        if self.chance(0.07):
+            name = rng.choice(['gives_text', 'gives_set', 'takes_id', 'takes_text', 'takes_none',
+                               'takes_three', 'is_aggregate', '', '-'])
+        context = Null if self.chance(0.1) else {'more': 1}
+        if name.startswith('pick') and self.chance(0.95):
+            context = {str(i): self.changes(self.chance(0.05)) for i in ids if self.chance(0.8)}
+            context = {i: None if c is Null else c for i, c in context.items()}
+        elif name == 'keeps_log' and self.chance(0.1):
+            context = {str(rng.randint(1, 12)): 1}
+        reg = {'': 'NULL::regproc', '-': '0::regproc'}.get(name, f"'@t.{name}'::regproc")
+        return reg, context
+
+    # ---- calls
+
+    def call(self, jobs):
+        """One call over a table that these jobs are in, or were."""
+        ids = [job['id'] for job in jobs]
+        kind = self.rng.choice(
+            ['cancel', 'retry', 'delete'] * 3 + ['update'] * 5 + ['update_with'] * 4 +
+            ['cancel_all', 'retry_all', 'delete_all', 'update_all', 'update_all', 'all_jobs',
+             'all_jobs', 'manage', 'manage', 'manage', 'read'])
+        self.parts = {}
+        verb, _, everything = kind.partition('_all')
+        made = self.call_verb_all(verb) if everything == '' and kind.endswith('_all') and \
+            verb != 'update' else getattr(self, f'call_{kind}', self.call_verb)(kind, ids)
+        settings = {}
+        if self.chance(0.1):
+            settings['oban_manage.notify'] = 'off'
+        if self.chance(0.3):
+            settings['TimeZone'] = self.rng.choice(['UTC', 'America/New_York', 'Asia/Kathmandu'])
+        if self.chance(0.1):
+            settings['DateStyle'] = 'German, DMY'
+        if self.chance(0.15):
+            settings['plan_cache_mode'] = 'force_generic_plan'
+        return Call(*made, self.parts, settings)
+
+    def both(self, kind, text):
+        return kind, text, text
+
+    def target(self, ids):
+        """The first argument of a call by id or by array, and what form that is."""
+        form = self.rng.choice(['id', 'id', 'array', 'array', 'many'])
+        if form == 'id':
+            one = 'NULL' if self.chance(0.03) else \
+                self.rng.choice(ids) if ids and self.chance(0.8) else self.job_id()
+            return form, f'({one})::bigint'
+        return form, self.array(Null if self.chance(0.03) else self.ids(ids))
+
+    def call_verb(self, verb, ids):
+        if self.chance(0.25):
+            got, wanted = self.instance(ids, f'@m.oban_{verb}_job(j)')
+            return f'{verb} record', got, wanted
+        form, target = self.target(ids)
+        name = f'oban_{verb}_many_jobs' if form == 'many' else f'oban_{verb}_job'
+        return self.both(f'{verb} {form}', f'SELECT @m.{name}({target}{self.prefix()}) AS v')
+
+    def call_update(self, _, ids):
+        changes = self.changes_part()
+        if self.chance(0.2):
+            got, wanted = self.instance(ids, f'@m.oban_update_job(j, {changes})')
+            return 'update record', got, wanted
+        form, target = self.target(ids)
+        name = 'oban_update_many_jobs' if form == 'many' else 'oban_update_job'
+        return self.both(f'update {form}',
+                         f'SELECT * FROM @m.{name}({target}, {changes}{self.prefix()})')
+
+    def call_update_with(self, _, ids):
+        reg, context = self.callable_and_context(ids)
+        if context is not Null:
+            context = f", context => {self.part('context', Json(context))}"
+        else:
+            context = ''
+        if self.chance(0.2):
+            got, wanted = self.instance(ids, f'@m.oban_update_job_with(j, {reg}{context})')
+            return 'update_with record', got, wanted
+        form, target = self.target(ids)
+        name = 'oban_update_many_jobs_with' if form == 'many' else 'oban_update_job_with'
+        return self.both(f'update_with {form}',
+                         f'SELECT * FROM @m.{name}({target}, {reg}{context}{self.prefix()})')
+
+    def call_verb_all(self, verb):
+        text = f'{self.filter_part()}{self.max_jobs()}{self.prefix()}'
+        return self.both(f'{verb}_all', f'SELECT @m.oban_{verb}_all_jobs({text}) AS v')
+
+    def call_update_all(self, _, __):
+        text = f'{self.filter_part()}, {self.changes_part()}' \
+            f'{self.max_jobs()}{self.prefix()}'
+        return self.both('update_all', f'SELECT @m.oban_update_all_jobs({text}) AS v')
+
+    def call_all_jobs(self, _, __):
+        text = f'{self.filter_part()}{self.max_jobs()}{self.prefix()}'
+        return self.both('all_jobs', f'SELECT * FROM @m.oban_all_jobs({text})')
+
+    def call_manage(self, _, ids):
+        rng = self.rng
+        action = rng.choice(['cancel', 'retry', 'delete', 'update', 'update', 'update'])
+        with_changes = action == 'update'
+        if self.chance(0.04):
+            action = rng.choice(['Cancel', '', 'destroy', None])
+        if self.chance(0.04):
+            with_changes = not with_changes
+        changes = f', changes => {self.changes_part()}' if with_changes else ''
+        dry = rng.choice(['', '', ', dry_run => false', ', dry_run => true'])
+        if self.chance(0.02):
+            dry = ', dry_run => NULL'
+        ids = self.array(Null if self.chance(0.03) else self.ids(ids))
+        name = 'NULL' if action is None else quote(action)
+        return self.both(
+            f'manage {action}' if action in ('cancel', 'retry', 'delete') else 'manage update',
+            'SELECT job_id, outcome, old_state, new_state FROM @m.oban_manage_jobs('
+            f'{name}, {ids}{changes}{dry}{self.prefix()})')
+
+    def call_read(self, _, ids):
+        target = f"({self.rng.choice(ids + [self.job_id(), 'NULL'])})::bigint"
+        if self.chance(0.5):
+            return self.both('get', f'SELECT * FROM @m.oban_get_job({target}{self.prefix()})')
+        return self.both('job_cancelled',
+                         f'SELECT @m.oban_job_cancelled({target}{self.prefix()}) AS v')

@@ -1,0 +1,311 @@
+-- The contract as plain SQL: changes, update, update with a callable, and oban_manage_jobs.
+
+-- ---- values
+
+CREATE FUNCTION model.is_whole(value jsonb) RETURNS boolean LANGUAGE sql AS $$
+	SELECT CASE WHEN jsonb_typeof(value) = 'number' THEN mod(value::numeric, 1) = 0 ELSE false END
+$$;
+
+CREATE FUNCTION model.is_blank(value text) RETURNS boolean LANGUAGE sql AS $$
+	SELECT btrim(value, E' \t\n\r\f\v') = ''
+$$;
+
+-- The largest number that a column holds.
+CREATE FUNCTION model.most(name text) RETURNS numeric LANGUAGE sql STABLE AS $$
+	SELECT CASE atttypid WHEN 'smallint'::regtype THEN 32767 WHEN 'integer'::regtype THEN 2147483647
+		ELSE 9223372036854775807 END
+	FROM pg_attribute WHERE attrelid = 'twin.oban_jobs'::regclass AND attname = name
+$$;
+
+-- An ISO 8601 time as UTC without an offset; NULL when it is none.
+CREATE FUNCTION model.time(value jsonb) RETURNS timestamp LANGUAGE plpgsql AS $$
+DECLARE
+	text text := value #>> '{}';
+BEGIN
+	IF jsonb_typeof(value) <> 'string'
+		OR text !~ '^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?$' THEN
+		RETURN NULL;
+	ELSIF text ~ ':.*(Z|[+-]\d\d(:?\d\d)?)$' THEN
+		RETURN timezone('UTC', text::timestamptz);
+	END IF;
+	RETURN text::timestamp;
+EXCEPTION WHEN data_exception THEN
+	RETURN NULL;
+END $$;
+
+-- The tags as they are stored; NULL when they are not tags.
+CREATE FUNCTION model.tags(value jsonb) RETURNS text[] LANGUAGE plpgsql AS $$
+BEGIN
+	IF jsonb_typeof(value) <> 'array' OR EXISTS (SELECT FROM jsonb_array_elements(value) t
+			WHERE jsonb_typeof(t) IN ('object', 'array')) THEN
+		RETURN NULL;
+	END IF;
+	RETURN ARRAY(SELECT DISTINCT lower(btrim(t, E' \t\n\r\f\v')) COLLATE "C" AS tag
+		FROM jsonb_array_elements_text(value) t
+		WHERE t IS NOT NULL AND NOT model.is_blank(t) ORDER BY tag);
+END $$;
+
+-- The time that a change of the schedule asks for; NULL when it asks for none.
+CREATE FUNCTION model.schedule(changes jsonb) RETURNS timestamp LANGUAGE plpgsql AS $$
+DECLARE
+	at jsonb := changes -> 'scheduled_at';
+	after jsonb := changes -> 'schedule_in';
+	result timestamp;
+BEGIN
+	IF at IS NOT NULL AND after IS NOT NULL THEN
+		PERFORM model.schedule(changes - 'scheduled_at');
+		PERFORM model.schedule(changes - 'schedule_in');
+		PERFORM model.refuse('22023');
+	ELSIF at IS NOT NULL THEN
+		result := model.time(at);
+	ELSIF after IS NULL THEN
+		RETURN NULL;
+	ELSE
+		BEGIN
+			result := timezone('UTC', now()) + CASE jsonb_typeof(after)
+				WHEN 'number' THEN make_interval(secs => after::float8)
+				WHEN 'string' THEN (after #>> '{}')::interval END;
+		EXCEPTION WHEN data_exception THEN
+			result := NULL;
+		END;
+	END IF;
+	IF result IS NULL THEN
+		PERFORM model.refuse('22000');
+	END IF;
+	RETURN result;
+END $$;
+
+-- Refuses what cannot be made of any job; what only this job does not take is apply's.
+CREATE FUNCTION model.check_changes(changes jsonb, most numeric) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	c record;
+	fits boolean;
+BEGIN
+	IF changes IS NULL THEN
+		PERFORM model.refuse('22004');
+	ELSIF jsonb_typeof(changes) <> 'object' THEN
+		PERFORM model.refuse('22023');
+	END IF;
+	FOR c IN SELECT key, value, jsonb_typeof(value) AS type, value #>> '{}' AS text
+			FROM jsonb_each(changes) LOOP
+		fits := CASE
+			WHEN c.key IN ('args', 'meta') THEN c.type = 'object'
+			WHEN c.key = 'max_attempts' THEN CASE WHEN model.is_whole(c.value)
+				THEN c.value::numeric BETWEEN 1 AND most ELSE false END
+			WHEN c.key = 'priority' THEN CASE WHEN model.is_whole(c.value)
+				THEN c.value::numeric BETWEEN 0 AND 9 ELSE false END
+			WHEN c.key IN ('queue', 'worker') THEN c.type = 'string' AND NOT model.is_blank(c.text)
+			WHEN c.key = 'tags' THEN model.tags(c.value) IS NOT NULL
+			ELSE c.key IN ('scheduled_at', 'schedule_in')
+		END;
+		IF NOT fits THEN
+			PERFORM model.refuse('22023');
+		END IF;
+	END LOOP;
+	PERFORM model.schedule(changes);
+END $$;
+
+-- ---- update
+
+-- Makes good changes of one job that exists.
+CREATE FUNCTION model.apply(job_id bigint, changes jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	old twin.oban_jobs;
+	at timestamp := model.schedule(changes);
+	c record;
+BEGIN
+	SELECT * INTO old FROM twin.oban_jobs WHERE id = job_id;
+	IF (changes -> 'max_attempts')::numeric < old.attempt THEN
+		PERFORM model.refuse('22023');
+	END IF;
+	-- All at once, for the table's own checks see the row as it will be.
+	UPDATE twin.oban_jobs SET
+		args = coalesce(changes -> 'args', args),
+		meta = coalesce(changes -> 'meta', meta),
+		max_attempts = coalesce((changes -> 'max_attempts')::integer, max_attempts),
+		priority = coalesce((changes -> 'priority')::integer, priority),
+		queue = coalesce(changes ->> 'queue', queue),
+		worker = coalesce(changes ->> 'worker', worker),
+		scheduled_at = coalesce(at, scheduled_at),
+		state = CASE WHEN state = 'available' AND at > timezone('UTC', now()) THEN 'scheduled'
+			WHEN state = 'scheduled' AND at <= timezone('UTC', now()) THEN 'available'
+			ELSE state END
+	WHERE id = job_id;
+	-- An assignment, not a cast, which would cut what is too long.
+	IF changes ? 'tags' THEN
+		UPDATE twin.oban_jobs SET tags = model.tags(changes -> 'tags') WHERE id = job_id;
+	END IF;
+	IF old.state = 'scheduled' AND at <= timezone('UTC', now()) THEN
+		PERFORM model.wake(queue) FROM twin.oban_jobs WHERE id = job_id;
+	END IF;
+END $$;
+
+CREATE FUNCTION model.must_exist(job_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF EXISTS (SELECT FROM model.ids(job_ids) i
+			WHERE NOT EXISTS (SELECT FROM twin.oban_jobs j WHERE j.id = i)) THEN
+		PERFORM model.refuse('P0002');
+	END IF;
+END $$;
+
+CREATE FUNCTION model.oban_update_job(job_ids bigint[], changes jsonb, prefix text DEFAULT NULL)
+RETURNS SETOF public.oban_job LANGUAGE plpgsql AS $$
+BEGIN
+	-- Which of several mistakes is reported is not in the contract: the order is the extension's.
+	PERFORM model.check_prefix(prefix);
+	PERFORM model.check_changes(changes, model.most('max_attempts'));
+	IF EXISTS (SELECT FROM twin.oban_jobs WHERE id = ANY (job_ids)
+			AND attempt > (changes -> 'max_attempts')::numeric) THEN
+		PERFORM model.refuse('22023');
+	END IF;
+	PERFORM model.must_exist(job_ids);
+	PERFORM model.apply(id, changes) FROM model.ids(job_ids) id;
+	RETURN QUERY SELECT j.* FROM model.ids(job_ids) id, model.job(id) j;
+END $$;
+
+CREATE FUNCTION model.oban_update_many_jobs(job_ids bigint[], changes jsonb,
+	prefix text DEFAULT NULL)
+RETURNS SETOF public.oban_job LANGUAGE sql AS $$
+	SELECT * FROM model.oban_update_job(job_ids, changes, prefix)
+$$;
+
+CREATE FUNCTION model.oban_update_job(job_id bigint, changes jsonb, prefix text DEFAULT NULL)
+RETURNS public.oban_job LANGUAGE sql AS $$
+	SELECT u FROM model.oban_update_job(model.one(job_id), changes, prefix) u
+$$;
+
+CREATE FUNCTION model.oban_update_job(job record, changes jsonb)
+RETURNS public.oban_job LANGUAGE plpgsql AS $$
+BEGIN
+	IF to_jsonb(job) ->> 'id' IS NULL THEN
+		-- No row, no table, and none of its limits but those of all tables.
+		PERFORM model.check_changes(changes, 2147483647);
+		RETURN NULL;
+	END IF;
+	RETURN model.oban_update_job(model.instance(job), changes);
+END $$;
+
+-- ---- update with a callable
+
+-- How the callable is called, of $1 (the id) and $2 (the context).
+CREATE FUNCTION model.callable(callable regproc) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	f pg_proc;
+	job text;
+BEGIN
+	IF callable IS NULL THEN
+		PERFORM model.refuse('22004');
+	END IF;
+	SELECT * INTO f FROM pg_proc WHERE oid = callable;
+	IF NOT FOUND THEN
+		PERFORM model.refuse('42883');
+	ELSIF f.prokind <> 'f' OR f.proretset THEN
+		PERFORM model.refuse('42809');
+	END IF;
+	job := CASE f.proargtypes[0]
+		WHEN 'public.oban_job'::regtype THEN 'model.job($1)'
+		WHEN 'twin.oban_jobs'::regtype THEN '(SELECT j FROM twin.oban_jobs j WHERE id = $1)'
+		WHEN 'jsonb'::regtype THEN 'to_jsonb(model.job($1))' END;
+	IF job IS NULL OR f.pronargs > 2 OR f.prorettype <> 'jsonb'::regtype
+		OR (f.pronargs = 2 AND f.proargtypes[1] <> 'jsonb'::regtype) THEN
+		PERFORM model.refuse('42804');
+	END IF;
+	RETURN format('SELECT %s(%s%s)', callable, job, CASE f.pronargs WHEN 2 THEN ', $2' END);
+END $$;
+
+CREATE FUNCTION model.oban_update_job_with(job_ids bigint[], callable regproc,
+	context jsonb DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS SETOF public.oban_job LANGUAGE plpgsql AS $$
+DECLARE
+	query text := model.callable(callable);
+	changes jsonb;
+	job_id bigint;
+BEGIN
+	PERFORM model.check_prefix(prefix);
+	PERFORM model.must_exist(job_ids);
+	FOR job_id IN SELECT * FROM model.ids(job_ids) LOOP
+		EXECUTE query INTO changes USING job_id, context;
+		IF changes IS NOT NULL THEN
+			PERFORM model.check_changes(changes, model.most('max_attempts'));
+			PERFORM model.apply(job_id, changes);
+		END IF;
+	END LOOP;
+	RETURN QUERY SELECT j.* FROM model.ids(job_ids) id, model.job(id) j;
+END $$;
+
+CREATE FUNCTION model.oban_update_many_jobs_with(job_ids bigint[], callable regproc,
+	context jsonb DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS SETOF public.oban_job LANGUAGE sql AS $$
+	SELECT * FROM model.oban_update_job_with(job_ids, callable, context, prefix)
+$$;
+
+CREATE FUNCTION model.oban_update_job_with(job_id bigint, callable regproc,
+	context jsonb DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS public.oban_job LANGUAGE sql AS $$
+	SELECT u FROM model.oban_update_job_with(model.one(job_id), callable, context, prefix) u
+$$;
+
+CREATE FUNCTION model.oban_update_job_with(job record, callable regproc,
+	context jsonb DEFAULT NULL)
+RETURNS public.oban_job LANGUAGE plpgsql AS $$
+BEGIN
+	IF to_jsonb(job) ->> 'id' IS NULL THEN
+		PERFORM model.callable(callable);
+		RETURN NULL;
+	END IF;
+	RETURN model.oban_update_job_with(model.instance(job), callable, context);
+END $$;
+
+-- ---- outcomes
+
+-- The reason is prose, so that the model has none.
+CREATE FUNCTION model.oban_manage_jobs(action text, job_ids bigint[], changes jsonb DEFAULT NULL,
+	dry_run boolean DEFAULT false, prefix text DEFAULT NULL)
+RETURNS TABLE (job_id bigint, outcome text, old_state text, new_state text) LANGUAGE plpgsql AS $$
+BEGIN
+	IF action IS NULL OR dry_run IS NULL OR (action = 'update' AND changes IS NULL) THEN
+		PERFORM model.refuse('22004');
+	ELSIF action NOT IN ('cancel', 'retry', 'delete', 'update')
+		OR (action <> 'update' AND changes IS NOT NULL) THEN
+		PERFORM model.refuse('22023');
+	END IF;
+	PERFORM model.check_prefix(prefix);
+	IF action = 'update' THEN
+		PERFORM model.check_changes(changes, model.most('max_attempts'));
+	END IF;
+	BEGIN
+		FOR job_id IN SELECT * FROM model.ids(job_ids) LOOP
+			IF dry_run THEN
+				-- It does not see that a job has had as many attempts as the column can count.
+				UPDATE twin.oban_jobs SET attempt = 0 WHERE id = job_id AND action = 'retry';
+			END IF;
+			SELECT state INTO old_state FROM twin.oban_jobs WHERE id = job_id;
+			IF old_state IS NULL THEN
+				outcome := 'not_found';
+			ELSIF action = 'update' THEN
+				BEGIN
+					PERFORM model.apply(job_id, changes);
+				EXCEPTION WHEN check_violation OR string_data_right_truncation THEN
+					-- A dry run knows nothing of the table's own checks.
+					IF NOT dry_run THEN
+						RAISE;
+					END IF;
+					PERFORM model.apply(job_id, changes - '{queue,worker,tags}'::text[]);
+				END;
+				outcome := 'updated';
+			ELSIF NOT model.change(action, job_id) THEN
+				outcome := 'ignored';
+			ELSE
+				outcome := CASE action WHEN 'cancel' THEN 'cancelled' WHEN 'retry' THEN 'retried'
+					ELSE 'deleted' END;
+			END IF;
+			SELECT state INTO new_state FROM twin.oban_jobs WHERE id = job_id;
+			RETURN NEXT;
+		END LOOP;
+		IF dry_run THEN
+			RAISE SQLSTATE 'DRY00';
+		END IF;
+	EXCEPTION WHEN SQLSTATE 'DRY00' THEN
+		NULL;
+	END;
+END $$;

@@ -1,0 +1,169 @@
+-- The contract as plain SQL over one table: cancel, retry, delete, and the reading of jobs.
+--
+-- The functions bear the extension's own names and live in schema model, so that one text of a call
+-- serves both. They know nothing of its code: one loop, one job at a time, no locks, no kept plans.
+-- Their table is twin.oban_jobs; what they tell is told to the channel "model". A refusal has no
+-- text, only its SQLSTATE, for that is what is compared.
+CREATE SCHEMA model;
+
+CREATE FUNCTION model.refuse(code text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE EXCEPTION USING ERRCODE = code, MESSAGE = 'refused by the model';
+END $$;
+
+-- The SQLSTATE of a refusal, which is 22000, for any of class 22, where arguments are wrong in several
+-- ways: the contract does not say which mistake comes first.
+CREATE FUNCTION model.refuse_any(VARIADIC codes text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	codes := ARRAY(SELECT DISTINCT code FROM unnest(codes) code WHERE code IS NOT NULL);
+	IF codes <> '{}' THEN
+		PERFORM model.refuse(CASE cardinality(codes) WHEN 1 THEN codes[1] ELSE '22000' END);
+	END IF;
+END $$;
+
+-- What each state gets: the new state, 'gone' for deleted, NULL for ignored.
+CREATE TABLE model.fates (state text PRIMARY KEY, cancel text, retry text, delete text);
+INSERT INTO model.fates VALUES
+	('available', 'cancelled', NULL, 'gone'),
+	('scheduled', 'cancelled', 'available', 'gone'),
+	('suspended', 'cancelled', 'available', 'gone'),
+	('retryable', 'cancelled', 'available', 'gone'),
+	('executing', 'cancelled', NULL, NULL),
+	('completed', NULL, 'available', 'gone'),
+	('discarded', NULL, 'available', 'gone'),
+	('cancelled', NULL, 'available', 'gone');
+
+-- The schema of the table: there is but one, and any other is missing.
+CREATE FUNCTION model.check_prefix(prefix text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	CASE coalesce(prefix, current_setting('oban_manage.prefix'))
+		WHEN current_setting('differ.prefix') THEN NULL;
+		WHEN 'model' THEN PERFORM model.refuse('42P01');
+		ELSE PERFORM model.refuse('3F000');
+	END CASE;
+END $$;
+
+CREATE FUNCTION model.tell(name text, payload text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	channel text := current_setting('differ.prefix') || '.oban_' || name;
+BEGIN
+	IF coalesce(current_setting('oban_manage.notify', true), 'on')::boolean AND octet_length(channel) < 64 THEN
+		PERFORM pg_notify('model', channel || ' ' || payload);
+	END IF;
+END $$;
+
+CREATE FUNCTION model.wake(queue text) RETURNS void LANGUAGE sql AS $$
+	SELECT model.tell('insert', '{"queue":' || to_json(queue) || '}')
+$$;
+
+-- One job that may be in any state: whether it changed.
+CREATE FUNCTION model.change(verb text, job_id bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+	fate text;
+	old twin.oban_jobs;
+BEGIN
+	SELECT * INTO old FROM twin.oban_jobs WHERE id = job_id;
+	SELECT CASE verb WHEN 'cancel' THEN f.cancel WHEN 'retry' THEN f.retry ELSE f.delete END
+		INTO fate FROM model.fates f WHERE f.state = old.state::text;
+	IF fate IS NULL THEN
+		RETURN false;
+	ELSIF verb = 'cancel' THEN
+		UPDATE twin.oban_jobs SET state = 'cancelled', cancelled_at = timezone('UTC', now())
+			WHERE id = job_id;
+		IF old.state = 'executing' THEN
+			PERFORM model.tell('signal', '{"action":"pkill","job_id":' || job_id || '}');
+		END IF;
+	ELSIF verb = 'retry' THEN
+		UPDATE twin.oban_jobs SET state = 'available', scheduled_at = timezone('UTC', now()),
+				max_attempts = greatest(max_attempts, attempt + 1), completed_at = NULL,
+				cancelled_at = NULL, discarded_at = NULL
+			WHERE id = job_id;
+		UPDATE twin.oban_jobs SET meta = meta || '{"uniq_bmp": []}'
+			WHERE id = job_id AND jsonb_typeof(meta) = 'object' AND meta ? 'uniq_bmp';
+		PERFORM model.wake(old.queue);
+	ELSE
+		DELETE FROM twin.oban_jobs WHERE id = job_id;
+	END IF;
+	RETURN true;
+END $$;
+
+-- The distinct ids of an array, NULLs left out, in order.
+CREATE FUNCTION model.ids(job_ids bigint[]) RETURNS SETOF bigint LANGUAGE sql AS $$
+	SELECT DISTINCT id FROM unnest(job_ids) id WHERE id IS NOT NULL ORDER BY id
+$$;
+
+-- One id as an array; NULL is no array.
+CREATE FUNCTION model.one(job_id bigint) RETURNS bigint[] LANGUAGE sql AS $$
+	SELECT CASE WHEN job_id IS NOT NULL THEN ARRAY[job_id] END
+$$;
+
+CREATE FUNCTION model.change_many(verb text, job_ids bigint[], prefix text) RETURNS integer
+LANGUAGE plpgsql AS $$
+BEGIN
+	IF job_ids IS NULL THEN
+		RETURN 0;
+	END IF;
+	PERFORM model.check_prefix(prefix);
+	RETURN (SELECT count(*) FILTER (WHERE model.change(verb, id)) FROM model.ids(job_ids) id);
+END $$;
+
+-- The id of a job instance, checked for where it came from.
+CREATE FUNCTION model.instance(job record) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	fields jsonb := to_jsonb(job);
+BEGIN
+	IF fields ->> 'id' IS NOT NULL AND fields ? 'prefix' THEN
+		PERFORM model.check_prefix(fields ->> 'prefix');
+	END IF;
+	RETURN fields ->> 'id';
+END $$;
+
+-- The forms of the three verbs differ in nothing.
+DO $do$
+DECLARE
+	verb text;
+BEGIN
+	FOREACH verb IN ARRAY '{cancel,retry,delete}'::text[] LOOP
+		EXECUTE replace($q$
+			CREATE FUNCTION model.oban_VERB_job(job_id bigint, prefix text DEFAULT NULL)
+			RETURNS boolean LANGUAGE sql AS
+				$$ SELECT model.change_many('VERB', model.one(job_id), prefix) = 1 $$;
+			CREATE FUNCTION model.oban_VERB_job(job record) RETURNS boolean LANGUAGE plpgsql AS
+				$$ BEGIN RETURN coalesce(model.change('VERB', model.instance(job)), false); END $$;
+			CREATE FUNCTION model.oban_VERB_job(job_ids bigint[], prefix text DEFAULT NULL)
+			RETURNS integer LANGUAGE sql AS $$ SELECT model.change_many('VERB', job_ids, prefix) $$;
+			CREATE FUNCTION model.oban_VERB_many_jobs(job_ids bigint[], prefix text DEFAULT NULL)
+			RETURNS integer LANGUAGE sql AS $$ SELECT model.change_many('VERB', job_ids, prefix) $$;
+		$q$, 'VERB', verb);
+	END LOOP;
+END $do$;
+
+-- ---- reading
+
+CREATE FUNCTION model.job(wanted bigint) RETURNS public.oban_job LANGUAGE sql AS $$
+	SELECT (id, state, queue, worker, attempt, max_attempts, priority, args, coalesce(meta, '{}'),
+		coalesce(tags, '{}'), to_jsonb(errors), attempted_by, timezone('UTC', inserted_at),
+		timezone('UTC', scheduled_at), timezone('UTC', attempted_at),
+		timezone('UTC', completed_at), timezone('UTC', cancelled_at),
+		timezone('UTC', discarded_at), current_setting('differ.prefix'))::public.oban_job
+	FROM twin.oban_jobs WHERE id = wanted
+$$;
+
+CREATE FUNCTION model.oban_get_job(job_id bigint, prefix text DEFAULT NULL)
+RETURNS public.oban_job LANGUAGE plpgsql AS $$
+BEGIN
+	IF job_id IS NOT NULL THEN
+		PERFORM model.check_prefix(prefix);
+	END IF;
+	RETURN model.job(job_id);
+END $$;
+
+CREATE FUNCTION model.oban_job_cancelled(job_id bigint, prefix text DEFAULT NULL)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	IF job_id IS NULL THEN
+		RETURN false;
+	END IF;
+	PERFORM model.check_prefix(prefix);
+	RETURN NOT EXISTS (SELECT FROM twin.oban_jobs WHERE id = job_id AND state <> 'cancelled');
+END $$;

@@ -1,0 +1,148 @@
+-- The twin of the jobs table, callables for both, and the referee.
+--
+-- psql variable: schema, that of the table under test. Databases hold one such table each, so that
+-- the model needs no dynamic SQL.
+CREATE SCHEMA twin;
+-- Without its indexes and partitions, for an answer may not depend on them.
+CREATE TABLE twin.oban_jobs (LIKE :"schema".oban_jobs INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
+	PRIMARY KEY (id));
+CREATE SCHEMA differ;
+
+-- ---- callables, in both schemas under the same names
+
+CREATE PROCEDURE differ.make_callables(home text) LANGUAGE plpgsql AS $do$
+DECLARE
+	f text;
+BEGIN
+	EXECUTE format('SET LOCAL search_path = %I, public', home);
+	-- What a callable was called with.
+	CREATE TABLE calls (n serial, job jsonb, context jsonb);
+	FOREACH f IN ARRAY ARRAY[
+		-- The context says what each job gets, by its id.
+		'pick(job oban_job, context jsonb) $$ SELECT context -> job.id::text $$',
+		'pick_row(job oban_jobs, context jsonb) $$ SELECT context -> job.id::text $$',
+		'pick_json(job jsonb, context jsonb) $$ SELECT context -> (job ->> ''id'') $$',
+		-- It depends on the job.
+		'tag(job oban_job) $$ SELECT jsonb_build_object(''tags'', job.tags || text '' New'',
+			''meta'', job.meta || ''{"seen": true}'') $$',
+		'tag_row(job oban_jobs) $$ SELECT jsonb_build_object(''priority'', job.id % 10,
+			''queue'', job.queue || ''2'') $$',
+		'tag_json(job jsonb) $$ SELECT jsonb_build_object(''args'', job) $$',
+		'later(job oban_job) $$ SELECT jsonb_build_object(''scheduled_at'',
+			job.scheduled_at + interval ''1000 days'') $$',
+		'merge(job oban_job, context jsonb) $$ SELECT jsonb_build_object(''meta'',
+			job.meta || context) $$',
+		'nothing(job jsonb) $$ SELECT NULL::jsonb $$',
+		'divides(job oban_job) $$ SELECT jsonb_build_object(''priority'', 4 / (job.id % 3)) $$'
+	] LOOP
+		EXECUTE format('CREATE FUNCTION %s RETURNS jsonb LANGUAGE sql AS %s',
+			split_part(f, ' $$', 1), substr(f, strpos(f, '$$')));
+	END LOOP;
+	-- None of these is a callable.
+	CREATE FUNCTION gives_text(job oban_job) RETURNS text LANGUAGE sql AS $$ SELECT '{}' $$;
+	CREATE FUNCTION gives_set(job oban_job) RETURNS SETOF jsonb LANGUAGE sql AS $$ SELECT jsonb '{}' $$;
+	CREATE FUNCTION takes_id(job bigint) RETURNS jsonb LANGUAGE sql AS $$ SELECT jsonb '{}' $$;
+	CREATE FUNCTION takes_text(job oban_job, t text) RETURNS jsonb LANGUAGE sql AS $$ SELECT jsonb '{}' $$;
+	CREATE FUNCTION takes_none() RETURNS jsonb LANGUAGE sql AS $$ SELECT jsonb '{}' $$;
+	CREATE FUNCTION takes_three(job oban_job, a jsonb, b jsonb) RETURNS jsonb LANGUAGE sql
+		AS $$ SELECT jsonb '{}' $$;
+	CREATE AGGREGATE is_aggregate(jsonb) (SFUNC = jsonb_concat, STYPE = jsonb);
+	CREATE FUNCTION keeps_log(job oban_job, context jsonb) RETURNS jsonb LANGUAGE plpgsql
+		SET search_path FROM CURRENT AS $$
+	BEGIN
+		INSERT INTO calls (job, context) VALUES (to_jsonb(job), context);
+		IF context ? job.id::text THEN
+			RAISE SQLSTATE 'JOB00';
+		END IF;
+		RETURN jsonb_build_object('priority', (SELECT count(*) FROM calls) % 10);
+	END $$;
+END $do$;
+CALL differ.make_callables(:'schema');
+CALL differ.make_callables('twin');
+
+-- ---- the referee
+
+-- Its rows are no jobs.
+CREATE TABLE differ.numbers AS SELECT 5::bigint AS id;
+
+-- The table under test by a name that is the same in all databases.
+SELECT format('CREATE VIEW differ.jobs AS SELECT * FROM %I.oban_jobs', :'schema') \gexec
+SELECT format('CREATE VIEW differ.calls AS SELECT * FROM %I.calls', :'schema') \gexec
+
+-- New jobs in both tables; those of before are gone.
+SELECT format($q$
+CREATE FUNCTION differ.set_jobs(jobs jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	DELETE FROM twin.oban_jobs;
+	DELETE FROM %1$I.oban_jobs;
+	DELETE FROM twin.calls;
+	DELETE FROM %1$I.calls;
+	INSERT INTO twin.oban_jobs SELECT * FROM jsonb_populate_recordset(NULL::twin.oban_jobs, jobs);
+	INSERT INTO %1$I.oban_jobs OVERRIDING SYSTEM VALUE SELECT * FROM twin.oban_jobs;
+END $$
+$q$, :'schema') \gexec
+
+-- What has heaped up; rows are deleted all the time, and no vacuum runs meanwhile.
+SELECT format($q$
+CREATE FUNCTION differ.clean() RETURNS void LANGUAGE sql AS $$
+	TRUNCATE twin.oban_jobs, %1$I.oban_jobs, twin.calls, %1$I.calls RESTART IDENTITY
+$$
+$q$, :'schema') \gexec
+
+-- Runs one call and gives what came out, as JSON, or the SQLSTATE that it ended with.
+CREATE FUNCTION differ.try(call text, OUT result jsonb, OUT code text, OUT message text)
+LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE 'SELECT jsonb_agg(to_jsonb(r)) FROM (' || call || ') r' INTO result;
+	code := '00000';
+EXCEPTION WHEN OTHERS THEN
+	code := SQLSTATE;
+	message := SQLERRM;
+END $$;
+
+CREATE FUNCTION differ.rows() RETURNS jsonb LANGUAGE sql AS $$
+	SELECT jsonb_build_object(
+		'got', (SELECT jsonb_agg(to_jsonb(j) ORDER BY j.id) FROM differ.jobs j),
+		'wanted', (SELECT jsonb_agg(to_jsonb(j) ORDER BY j.id) FROM twin.oban_jobs j),
+		'got calls', (SELECT jsonb_agg(to_jsonb(c) - 'n' ORDER BY n) FROM differ.calls c),
+		'wanted calls', (SELECT jsonb_agg(to_jsonb(c) - 'n' ORDER BY n) FROM twin.calls c))
+$$;
+
+CREATE FUNCTION differ.rows_agree() RETURNS boolean LANGUAGE sql AS $$
+	SELECT NOT EXISTS (SELECT FROM differ.jobs g FULL JOIN twin.oban_jobs w USING (id)
+			WHERE g.id IS NULL OR w.id IS NULL OR ROW(g.*) IS DISTINCT FROM ROW(w.*))
+		AND (SELECT jsonb_agg(jsonb_build_array(job, context) ORDER BY n) FROM differ.calls)
+			IS NOT DISTINCT FROM
+			(SELECT jsonb_agg(jsonb_build_array(job, context) ORDER BY n) FROM twin.calls)
+$$;
+
+-- Is this the SQLSTATE that the contract wants? Where it does not say which mistake in a call's
+-- arguments comes first, a null one (22004) and a wrong one (22023) are the same; with a table that
+-- does not exist any error is as good; 22000, for a time that is none, is any of its class; and what
+-- the table's own checks say may come before a missing job.
+CREATE FUNCTION differ.codes_agree(got text, wanted text, no_table boolean) RETURNS boolean
+LANGUAGE sql AS $$
+	SELECT got = wanted OR (no_table AND got <> '00000' AND wanted <> '00000')
+		OR (got IN ('22004', '22023') AND wanted IN ('22004', '22023'))
+		OR (wanted = '22000' AND left(got, 2) = '22')
+		OR (wanted = 'P0002' AND got IN ('22001', '23514'))
+$$;
+
+-- Runs one call on both sides. "differs" is NULL, or says what does. A sentinel ends the
+-- notifications of this call.
+CREATE FUNCTION differ.play(got text, wanted text, settings jsonb, no_table boolean,
+	OUT code text, OUT changed boolean, OUT differs jsonb) LANGUAGE plpgsql AS $$
+DECLARE
+	g record;
+	w record;
+BEGIN
+	PERFORM set_config(key, value, true) FROM jsonb_each_text(settings);
+	w := differ.try(wanted);
+	g := differ.try(got);
+	code := w.code;
+	changed := w.result IS NOT NULL AND w.result::text !~ '^\[\{"[a-z_]+": (0|false|null)\}\]$';
+	IF NOT differ.codes_agree(g.code, w.code, no_table) OR g.result IS DISTINCT FROM w.result OR NOT differ.rows_agree() THEN
+		differs := differ.rows() || jsonb_build_object('got result', g, 'wanted result', w);
+	END IF;
+	PERFORM pg_notify('done', '');
+END $$;
