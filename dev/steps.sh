@@ -282,6 +282,15 @@ step_differential()
 	figures=$(grep -E '^[0-9]+ calls in ' "$log" || true)
 }
 
+# A million random and broken inputs.
+step_fuzz()
+{
+	need_server || return 0
+	in_group dev/fuzz/run.py >>"$log" 2>&1 || failed=1
+	passed=$(grep -cE '^fuzz_[a-z0-9]+: [0-9]+ inputs passed' "$log" || true)
+	figures=$(grep -E '^[0-9]+ inputs in ' "$log" || true)
+}
+
 # The same SQL with the assertions of PostgreSQL's headers and our own switched on, in a second
 # copy of everything.
 step_asserts()
