@@ -291,6 +291,15 @@ step_fuzz()
 	figures=$(grep -E '^[0-9]+ inputs in ' "$log" || true)
 }
 
+# Workers and clients by the minute, while backends and the server die; a round for each kind of table.
+step_soak()
+{
+	need_build || return 0
+	in_group dev/soak/run.py >>"$log" 2>&1 || failed=1
+	passed=$(grep -cE '^[a-z_]+: round [0-9]+ passed' "$log" || true)
+	figures=$(grep -E '^[0-9]+ s, ' "$log" || true)
+}
+
 # The same SQL with the assertions of PostgreSQL's headers and our own switched on, in a second
 # copy of everything.
 step_asserts()
