@@ -46,6 +46,7 @@ is_met()
 		xz-utils) xz --version ;;
 		gnuplot-nox) gnuplot --version ;;
 		nodejs) node --version ;;
+		pgbouncer) PATH=$PATH:/usr/sbin pgbouncer --version ;; # where Debian has it
 		npm) command -v npm ;; # which would write to the caller's home
 		*) "$1" --version ;;
 	esac >/dev/null 2>&1
@@ -68,7 +69,7 @@ need_packages()
 	needs=(util-linux gcc make libc6-dev postgresql-15 postgresql-server-dev-15)
 	[ "$1" = demo ] || needs+=(python3-psycopg python3-psycopg-pool gnuplot-nox nodejs npm)
 	[ "$1" = demo ] || [ "$1" = bench ] ||
-		needs+=(binutils perl libipc-run-perl clang-format cppcheck shellcheck)
+		needs+=(binutils perl libipc-run-perl clang-format cppcheck shellcheck pgbouncer)
 	[ "$1" != coverage ] || needs+=(gcovr)
 	[ "$1" != deep ] || needs+=(clang-tidy valgrind dpkg-dev bzip2 patch xz-utils)
 
@@ -111,7 +112,8 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 log=$(mktemp)
 no_main_cluster=
-trap 'rm -f "$log" $no_main_cluster' EXIT
+no_services=
+trap 'rm -f "$log" $no_main_cluster $no_services' EXIT
 trap 'exit 1' INT TERM HUP
 
 # Of two at once the second waits. apt must not keep the lock open in a daemon that it starts.
@@ -126,6 +128,13 @@ case " $* " in
 		echo 'create_main_cluster = false' >$no_main_cluster
 		;;
 esac
+
+# Nor does any other service start.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+	no_services=/usr/sbin/policy-rc.d
+	printf '#!/bin/sh\nexit 101\n' >$no_services
+	chmod 0755 $no_services
+fi
 
 # A source that cannot be reached matters only if a package comes from it.
 {

@@ -9,7 +9,7 @@ stage()
 	local from=$1 to=$2 bin kind
 	bin=$("$from" --bindir)
 	mkdir -p "$to$bin"
-	cp -aL "$bin"/{postgres,psql,initdb,pgbench} "$bin"/pg_* "$bin"/{create,drop}{db,user} "$to$bin"
+	cp -aL "$bin"/{postgres,psql,initdb,pgbench,vacuumdb} "$bin"/pg_* "$bin"/{create,drop}{db,user} "$to$bin"
 	for kind in --sharedir --pkglibdir; do
 		stage_links "$("$from" $kind)" "$to" cp -as
 	done

@@ -110,7 +110,10 @@ $node->safe_psql(
 		END LOOP;
 	END $$;
 
-	-- Fetches, and acknowledges by id alone.
+	-- Fetches, and acknowledges by id alone. Fetches one job at a time: PostgreSQL's SKIP LOCKED does
+	-- wait where an update of the job commits just as it is looked at, and somebody else has locked
+	-- the new version by then. A fetch that holds other jobs meanwhile, in an order that is not that
+	-- of the ids, can deadlock with any statement that locks several.
 	CREATE PROCEDURE worker(seconds float) LANGUAGE plpgsql AS $$
 	DECLARE
 		until timestamptz := clock_timestamp() + make_interval(secs => seconds);
@@ -118,13 +121,15 @@ $node->safe_psql(
 		run bigint;
 	BEGIN
 		WHILE clock_timestamp() < until LOOP
-			WITH fetched AS (
+			WITH subset AS MATERIALIZED (
+				SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
+				 ORDER BY priority, scheduled_at, id LIMIT 1 FOR UPDATE SKIP LOCKED),
+			fetched AS (
 				UPDATE oban_jobs j
 				   SET state = 'executing', attempt = attempt + 1, max_attempts = max_attempts + 1,
 					   attempted_at = timezone('UTC', now()), attempted_by = ARRAY['node']
-				  FROM (SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
-						 ORDER BY priority, scheduled_at, id LIMIT 3 FOR UPDATE SKIP LOCKED) f
-				 WHERE j.id = f.id
+				  FROM subset
+				 WHERE j.id = subset.id
 				RETURNING j.id)
 			SELECT array_agg(id) FROM fetched INTO running;
 			PERFORM pg_sleep(0.002);

@@ -15,7 +15,8 @@ use PostgreSQL::Test::Cluster;
 use Sessions;
 use Test::More;
 
-my $primary = start_server('primary', wal_level => 'replica', max_wal_senders => 5);
+my $primary = start_server('primary', log_error_verbosity => 'verbose',
+	wal_level => 'replica', max_wal_senders => 5);
 make_jobs_table($primary, 'public', 'elixir', 14);
 make_jobs_table($primary, 'python', 'python');
 make_life_jobs($primary, 'public');

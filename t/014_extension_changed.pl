@@ -3,9 +3,10 @@
 # of one's own. A session either goes on or is told what is missing (42883); jobs are changed wholly
 # or not at all; and nothing of what was there before serves the extension that came after.
 #
-# Shown to fail with kept plans that are not made anew after an invalidation (fetch_plan in
-# src/plan_cache.c): the jobs table that was dropped with its schema and made again; and with the
-# state judged before the lock (OM_WRITE in src/queries.c): the calls that waited.
+# Shown to fail with kept plans that are used whether SPI_plan_is_valid or not (is_usable in
+# src/plan_cache.c): the schema that is renamed; with those used under another search_path: the type
+# that has moved; and with the state judged before the lock (OM_WRITE in src/queries.c): the calls
+# that waited.
 
 use strict;
 use warnings;
@@ -17,7 +18,7 @@ use PostgreSQL::Test::Utils;
 use Sessions;
 use Test::More;
 
-my $node = start_server('changed');
+my $node = start_server('changed', log_error_verbosity => 'verbose');
 make_jobs_table($node, 'public', 'elixir', 14);
 make_life_jobs($node, 'public');
 knows_every_function($node);
@@ -80,7 +81,7 @@ sub working
 }
 
 is_deeply(differing(), [], 'at first each works');
-is_deeply(working($session), { works => scalar @calls }, 'none fails');
+is_deeply(working($session), { works => scalar @calls }, 'at first none fails');
 
 # ---- moved
 
@@ -104,10 +105,12 @@ my $update = 'BEGIN; UPDATE public.moves SET job_id = 4 WHERE ctid = \'(0,1)\';'
   . ' SELECT priority FROM public.oban_jobs WHERE id = 4; ROLLBACK';
 is(ask($session, $update), 1, 'a trigger with a callable');
 ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA ext');
-is(ask($session, $update), 1, 'the same when the type of the job has moved');
-is(ask($session, "SET search_path = pg_catalog; $update"), 1, 'and with another search_path');
+is(ask($session, $update), 1, 'a trigger with a callable: the type of the job has moved');
+is(ask($session, "SET search_path = pg_catalog; $update"),
+	1, 'a trigger with a callable: and with another search_path');
 ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA public');
-is(ask($session, "RESET search_path; $update; DROP TABLE moves"), 1, 'and moved back');
+is(ask($session, "RESET search_path; $update; DROP TABLE moves"),
+	1, 'a trigger with a callable: and moved back');
 
 # While a call waits, and a transaction is open that has used it. An open transaction learns of it
 # with the next table that it opens.
@@ -117,7 +120,8 @@ my $waiting = start_session($node, 'waiting',
 	q(SELECT oban_cancel_many_jobs('{1,2,4}'); SELECT ext.oban_cancel_job(1);) . "\n");
 wait_for_lock($node, 'waiting');
 is(ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA ext'), '', 'moved while a call waits');
-is(ask($session, 'SELECT FROM pg_class LIMIT 0; SELECT ext.oban_retry_job(2); ROLLBACK'), 't', 'the open transaction goes on');
+is(ask($session, 'SELECT FROM pg_class LIMIT 0; SELECT ext.oban_retry_job(2); ROLLBACK'),
+	't', 'the open transaction goes on');
 finish_session($holder, "ROLLBACK;\n");
 is(finish_session($waiting), "3\nf\n", 'the call that waited goes on');
 ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA public; CALL fill_life()');
@@ -144,8 +148,8 @@ ask($other, q(CREATE TABLE app (job_id bigint); INSERT INTO app VALUES (1), (2),
 	EXECUTE FUNCTION oban_cancel_job('job_id')));
 ask($session, 'BEGIN; DELETE FROM app WHERE job_id = 1');
 is(ask($other, "SET lock_timeout = '100ms'; DROP EXTENSION oban_manage CASCADE"),
-	'ERROR:  55P03', 'a trigger that has fired in an open transaction');
-is(ask($session, 'COMMIT; SELECT oban_job_cancelled(1)'), 't', 'which commits');
+	'ERROR:  55P03', 'a trigger that has fired in an open transaction holds the extension');
+is(ask($session, 'COMMIT; SELECT oban_job_cancelled(1)'), 't', 'which commits what the trigger did');
 ask($other, 'RESET lock_timeout; DROP TABLE app; CALL fill_life()');
 
 # ---- dropped by another session
@@ -160,21 +164,24 @@ is(ask($session, 'SHOW oban_manage.prefix'), 'public', 'the settings stay as lon
 ask($other, 'CREATE EXTENSION oban_manage; CREATE FUNCTION bump(job oban_job) RETURNS jsonb'
 	  . q( LANGUAGE sql AS $$SELECT jsonb_build_object('priority', job.priority + 2)$$));
 is_deeply(differing(), [], 'made again, each works');
-is_deeply(working($session), { works => scalar @calls }, 'none fails');
+is_deeply(working($session), { works => scalar @calls }, 'made again, none fails');
 
 # While calls wait for a lock. Those with a result of the type oban_job find it gone when they
-# return it, and then nothing may be done either.
+# return it, and then nothing may be done either. What they are told is the executor's, not ours: a
+# PL/pgSQL function of a composite type that is dropped while it runs ends with the same XX000 from
+# the same place (getTypeOutputInfo), for nothing locks the type of a running function's result.
 my %given = (
 	q(oban_cancel_many_jobs('{1,4}')) => '2',
 	'oban_delete_job(1)' => 't',
 	q(oban_update_all_jobs('{"id": [1, 4]}', '{"priority": 7}')) => '2',
 	q(outcome FROM oban_manage_jobs('cancel', '{1}')) => 'cancelled',
-	q(state FROM oban_update_job(1, '{"priority": 7}')) => qr/^available$|^ERROR/,
+	q(state FROM oban_update_job(1, '{"priority": 7}')) =>
+	  qr/^ERROR:  type with OID \d+ does not exist$/,
 	q(count(*) FROM oban_update_many_jobs_with('{1,4}', 'raise')) => '2',
-	q(oban_update_job(1, '{"priority": 7}')) => qr/^\(1,available,|^ERROR/);
+	q(oban_update_job(1, '{"priority": 7}')) =>
+	  qr/^ERROR:  cache lookup failed for type \d+$/);
 ask($other, 'CREATE FUNCTION raise(job jsonb) RETURNS jsonb LANGUAGE sql AS'
 	  . q( $$SELECT jsonb_build_object('priority', 7)$$));
-my @odd;
 for my $call (sort keys %given)
 {
 	ask($other, 'CALL fill_life()');
@@ -186,14 +193,13 @@ for my $call (sort keys %given)
 	is(ask($other, 'DROP EXTENSION oban_manage CASCADE'), '', "dropped during $call");
 	finish_session($holder, "ROLLBACK;\n");
 	my $given = finish_session($waiting) =~ s/^psql:\S*:\d+: //mgr =~ s/\n\z//r;
-	like($given, ref $given{$call} ? $given{$call} : qr/^\Q$given{$call}\E$/, 'the call goes on');
+	like($given, ref $given{$call} ? $given{$call} : qr/^\Q$given{$call}\E$/,
+		"what it then gives: $call");
 	my $after = ask($other, 'SELECT string_agg(j::text, E\'\n\' ORDER BY id) FROM oban_jobs j');
 	is($after eq $before ? 'as before' : 'changed', $given =~ /^ERROR/ ? 'as before' : 'changed',
-		'the jobs are changed if it says so, and else not');
-	push @odd, "$call: $given" if $given =~ /^ERROR/;
+		"the jobs are changed if it gives a result, and else not: $call");
 	ask($other, 'CREATE EXTENSION oban_manage');
 }
-diag "told of an error: $_" for @odd;
 ask($other, 'CREATE FUNCTION bump(job oban_job) RETURNS jsonb'
 	  . q( LANGUAGE sql AS $$SELECT jsonb_build_object('priority', job.priority + 2)$$));
 is_deeply(differing(), [], 'made again after each, each works');
@@ -210,7 +216,7 @@ finish_session($holder, "COMMIT;\n");
 is(finish_session($waiting), "1\n", 'the call that waited deletes no executing job');
 is($node->safe_psql('postgres', q(SELECT string_agg(id || ' ' || state, ',' ORDER BY id)
 		FROM oban_jobs)),
-	'1 executing,2 executing,4 executing,5 cancelled', 'and they are there');
+	'1 executing,2 executing,4 executing,5 cancelled', 'those are there, the other is gone');
 
 # Between the batches of a CALL, which goes on to its end.
 $node->safe_psql(
@@ -223,7 +229,8 @@ wait_for_lock($node, 'waiting');
 is(ask($other, 'DROP EXTENSION oban_manage CASCADE'), '', 'dropped between batches');
 finish_session($holder, "ROLLBACK;\n");
 is(finish_session($waiting), "30\n", 'the CALL ends as it should');
-is(ask($other, q(SELECT count(*) FROM oban_jobs WHERE state = 'cancelled')), 30, 'with all done');
+is(ask($other, q(SELECT count(*) FROM oban_jobs WHERE state = 'cancelled')),
+	30, 'dropped between batches: all is done');
 
 # ---- with the jobs themselves
 
@@ -234,20 +241,30 @@ ask($other, 'CREATE SCHEMA jobs; CREATE EXTENSION oban_manage SCHEMA jobs');
 make_jobs_table($node, 'jobs', 'python');
 $node->safe_psql('postgres', "INSERT INTO jobs.oban_jobs (worker) VALUES ('W')");
 is(ask($session, join '; ', ("SELECT jobs.oban_cancel_job(1, 'jobs'), jobs.oban_retry_job(1, 'jobs')")
-		x 7), join("\n", ('t|t') x 7), 'in the schema of the jobs');
+		x 7), join("\n", ('t|t') x 7), 'the extension in the schema of the jobs works');
 $node->safe_psql('postgres', 'DROP SCHEMA jobs CASCADE');
-is(ask($session, "SELECT jobs.oban_cancel_job(1, 'jobs')"), 'ERROR:  3F000', 'all gone at once');
+is(ask($session, "SELECT jobs.oban_cancel_job(1, 'jobs')"),
+	'ERROR:  3F000', 'that schema dropped: table and extension are gone at once');
 $node->safe_psql('postgres', 'CREATE SCHEMA jobs; CREATE EXTENSION oban_manage SCHEMA jobs');
 make_jobs_table($node, 'jobs', 'elixir', 9);
 $node->safe_psql('postgres', "INSERT INTO jobs.oban_jobs (id, worker) VALUES (1, 'W')");
 is(ask($session, "SELECT jobs.oban_cancel_job(1, 'jobs'), jobs.oban_retry_job(1, 'jobs'),"
 		  . " jobs.oban_job_cancelled(1, 'jobs')"),
-	't|t|f', 'and there again, in another dialect');
+	't|t|f', 'and there again, with a table of another dialect, in the same session');
+
+# The text of a kept plan has the name of the schema, which is another's now.
+$node->safe_psql('postgres', 'ALTER SCHEMA jobs RENAME TO moved; CREATE SCHEMA jobs');
+make_jobs_table($node, 'jobs', 'elixir', 14);
+$node->safe_psql('postgres', "INSERT INTO jobs.oban_jobs (id, worker) VALUES (1, 'W')");
+is( ask($session, q(SELECT moved.oban_cancel_job(1, 'moved');
+		SELECT moved.oban_job_cancelled(1, 'moved');
+		SELECT m.state, j.state FROM moved.oban_jobs m, jobs.oban_jobs j)),
+	"t\nt\ncancelled|available", 'renamed, with another schema in its place: the right jobs');
 
 $_->quit for $session, $other;
 unlike(slurp_file($node->logfile), qr/TRAP|terminated by signal|PANIC/, 'nobody crashed');
-my @internal = grep { !/cache lookup failed for type|could not open relation/ }
-  slurp_file($node->logfile) =~ /^.*XX000.*$/mg;
-is_deeply(\@internal, [], 'no internal error');
+my @internal = slurp_file($node->logfile) =~ /XX\d{3}: (.*)/g;
+is_deeply([ map { s/\d+$/OID/r } @internal ], ['cache lookup failed for type OID'],
+	'no internal error but that of the executor');
 $node->stop;
 done_testing();

@@ -16,7 +16,8 @@ use Sessions;
 use Test::More;
 
 # Workers are enough for this session alone, so that each plan gets those that it wants.
-my $node = start_server('parallel', max_worker_processes => 8, max_parallel_workers => 4);
+my $node = start_server('parallel', log_error_verbosity => 'verbose',
+	max_worker_processes => 8, max_parallel_workers => 4);
 make_jobs_table($node, 'public', 'elixir', 14);
 make_jobs_table($node, 'python', 'python');
 $node->safe_psql(

@@ -16,9 +16,11 @@ use PostgreSQL::Test::Utils;
 use Sessions;
 use Test::More;
 
-my $publisher = start_server('publisher', wal_level => 'logical', max_wal_senders => 10,
+my $publisher = start_server('publisher', log_error_verbosity => 'verbose',
+	wal_level => 'logical', max_wal_senders => 10,
 	max_replication_slots => 10);
-my $subscriber = start_server('subscriber', wal_retrieve_retry_interval => '100ms');
+my $subscriber = start_server('subscriber', log_error_verbosity => 'verbose',
+	wal_retrieve_retry_interval => '100ms');
 for my $node ($publisher, $subscriber)
 {
 	make_jobs_table($node, 'public', 'elixir', 14);

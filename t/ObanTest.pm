@@ -52,6 +52,7 @@ sub make_jobs_table
 
 # What both Obans run: fetch_jobs, by which workers fetch up to so many jobs of the queue default, and
 # which returns their ids and attempts; and stage_jobs, which makes jobs available whose time has come.
+# Materialized, or a plan may run the subquery more than once, and lock more jobs than it changes.
 sub make_oban
 {
 	my ($node) = @_;
@@ -59,23 +60,25 @@ sub make_oban
 	$node->safe_psql(
 		'postgres', q{
 		CREATE FUNCTION fetch_jobs(most int) RETURNS jsonb LANGUAGE sql AS $$
-			WITH fetched AS (
+			WITH subset AS MATERIALIZED (
+				SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
+				 ORDER BY priority, scheduled_at, id LIMIT most FOR UPDATE SKIP LOCKED),
+			fetched AS (
 				UPDATE oban_jobs j
 				   SET state = 'executing', attempt = attempt + 1,
 					   attempted_at = timezone('UTC', now()), attempted_by = ARRAY['node']
-				  FROM (SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
-						 ORDER BY priority, scheduled_at, id LIMIT most FOR UPDATE SKIP LOCKED) f
-				 WHERE j.id = f.id
+				  FROM subset
+				 WHERE j.id = subset.id
 				RETURNING j.id, j.attempt)
 			SELECT jsonb_agg(fetched) FROM fetched
 		$$;
 		CREATE FUNCTION stage_jobs(most int) RETURNS void LANGUAGE sql AS $$
-			UPDATE oban_jobs j SET state = 'available'
-			  FROM (SELECT id FROM oban_jobs
-					 WHERE state IN ('scheduled', 'retryable')
-					   AND scheduled_at <= timezone('UTC', now())
-					 ORDER BY scheduled_at, id LIMIT most FOR UPDATE SKIP LOCKED) s
-			 WHERE j.id = s.id
+			WITH subset AS MATERIALIZED (
+				SELECT id FROM oban_jobs
+				 WHERE state IN ('scheduled', 'retryable')
+				   AND scheduled_at <= timezone('UTC', now())
+				 ORDER BY scheduled_at, id LIMIT most FOR UPDATE SKIP LOCKED)
+			UPDATE oban_jobs j SET state = 'available' FROM subset WHERE j.id = subset.id
 		$$});
 	return;
 }

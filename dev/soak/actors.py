@@ -23,6 +23,7 @@ class Actor:
         self.connection = None
         self.errors = []  # (what, SQLSTATE, message) of errors that a server raised
         self.lost = 0
+        self.options = ''
 
     def going(self):
         return time.time() < self.until
@@ -35,6 +36,7 @@ class Actor:
                 # parameters it comes before, and a client may be told what is then lost.
                 self.connection = psycopg.connect(
                     self.place['conninfo'], autocommit=True, application_name=self.name,
+                    options=self.options,
                     cursor_factory=psycopg.ClientCursor)
                 return True
             except psycopg.OperationalError:
@@ -86,17 +88,18 @@ class Worker(Actor):
                              [60, 15, 10, 10, 5])[0]
         # Again and again until it is written, as both Obans.
         while self.ask('SELECT public.answer(%s, %s)', [job, answer], 'answer') is None:
-            if time.time() > self.until + 60 or self.errors:
+            failed = self.errors and self.errors[-1][1] not in ('40001', '40P01')
+            if failed or time.time() > self.until + 60:
                 return
 
 
 class Oban(Actor):
-    """Makes jobs available whose time has come, deletes old ones, and adds new ones."""
+    """Stages jobs, rescues those whose worker does not answer, prunes old ones, adds new ones."""
 
     def run(self):
-        done = {'stage': 0, 'prune': 0}
+        done = {'stage': 0, 'prune': 0, 'rescue': 0}
         while self.going():
-            for name in ('stage', 'prune'):
+            for name in done:
                 rows = self.ask(f'SELECT public.{name}()')
                 done[name] += rows[0][0] if rows else 0
             waiting = self.ask('SELECT count(*) FROM oban_jobs')
@@ -110,22 +113,27 @@ class Listener(Actor):
     """Hears the signals; knows when its connection was there."""
 
     def run(self):
-        heard = []  # jobs
-        spells = []  # [from, to] of listening
+        self.heard = []  # jobs
+        self.spells = []  # [from, to] of listening
+        channel = self.place['channel']
         while time.time() < self.until + 2:
-            if self.ask(f'LISTEN "{self.place["channel"]}"') is None:
+            if self.ask(f'LISTEN "{channel}"') is None:
                 continue
-            spells.append([time.time(), 0])
-            self.connection.add_notify_handler(
-                lambda notify: heard.append(json.loads(notify.payload)['job_id']))
+            self.spells.append([time.time(), 0])
+            self.connection.add_notify_handler(self.hear)
             while time.time() < self.until + 2:
-                # What has been told by now comes with the answer.
-                asked = time.time()
-                if self.ask('SELECT 1') is None:
+                # Signals come in the order of their commits: with this one all before it have come.
+                if self.ask(f"""NOTIFY "{channel}", '{{"listener": {time.time()}}}'""") is None:
                     break
-                spells[-1][1] = asked
                 time.sleep(0.05)
-        return {'heard': heard, 'spells': spells}
+        return {'heard': self.heard, 'spells': self.spells}
+
+    def hear(self, notify):
+        payload = json.loads(notify.payload)
+        if 'listener' in payload:
+            self.spells[-1][1] = payload['listener']
+        else:
+            self.heard.append(payload['job_id'])
 
 
 # The forms of calls. Of each: what it is called in the report, SQL with %(…)s, and what is told:
@@ -177,18 +185,34 @@ FORMS += [
 class Client(Actor):
     """Calls one form after the other, each under an application name of its own."""
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        number = int(self.name.removeprefix('client'))
+        # Nobody else's: the application's own rows are not what is tried here.
+        self.rows = range(number * 100, number * 100 + 20)
+        # Some find the jobs in the order of the disk, unless they sort.
+        self.options = ['', '-c enable_indexscan=off', '',
+                        '-c enable_indexscan=off -c enable_bitmapscan=off'][number % 4]
+        self.known = [1]
+
     def run(self):
-        self.calls = []  # (actor, form, verb, kind, begin, end, told)
+        self.calls = []  # (actor, form, verb, kind, begin, end, outcome, ids, told)
         while self.going():
             form, verb, query, kind = self.rng.choice(FORMS)
+            # Else few jobs would live long enough to be run.
+            if verb == 'delete' and self.rng.random() < 0.5:
+                continue
             actor = f'{self.name}/{len(self.calls)}'
             ids = self.ids()
+            row = self.rng.choice(self.rows)
+            if verb == 'delete':
+                ids = ids[:2]
             if self.ask("SELECT set_config('application_name', %s, false)", [actor]) is None:
                 continue
             begin = time.time()
             errors = len(self.errors)
             rows = self.ask(query, {
-                'id': ids[0], 'ids': ids, 'row': self.rng.randint(1, 60), 'filter': self.filter(ids),
+                'id': ids[0], 'ids': ids, 'row': row, 'filter': self.filter(ids, verb),
                 'changes': self.changes()}, actor, again=False)
             outcome = 'told' if rows is not None else \
                 'refused' if len(self.errors) > errors else 'unknown'
@@ -200,26 +224,34 @@ class Client(Actor):
                 told = sorted(row[0] for row in rows if row[1] in done)
             elif rows is not None and kind == 'jobs':
                 told = sorted(row for row in rows if row[0] is not None)
-            self.calls.append((actor, form, verb, kind, begin, time.time(), outcome, told))
+            self.calls.append((actor, form, verb, kind, begin, time.time(), outcome, ids, told))
             if form == 'trigger cancel':
                 self.ask('INSERT INTO visits VALUES (%s, %s) ON CONFLICT DO NOTHING',
-                         [self.rng.randint(1, 60), ids[0]])
+                         [row, ids[0]])
         return {'calls': self.calls}
 
     def ids(self):
-        """Ids in any order, mostly of the newest jobs, which all want."""
+        """Ids in any order, many of those jobs that the workers take next, or have just taken."""
         rng = self.rng
-        if not hasattr(self, 'last') or rng.random() < 0.05:
-            rows = self.ask('SELECT coalesce(max(id), 1), count(*) FROM oban_jobs')
-            self.last = rows[0][0] if rows else getattr(self, 'last', 1)
-        count = rng.choice([1, 2, 5, 20, 100])
-        return [max(1, self.last - int(rng.expovariate(1 / 300))) for _ in range(count)]
+        if rng.random() < 0.15:
+            rows = self.ask("""
+                (SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
+                 ORDER BY priority, scheduled_at, id LIMIT 40)
+                UNION (SELECT id FROM oban_jobs WHERE state = 'executing' LIMIT 20)
+                UNION (SELECT id FROM oban_jobs ORDER BY id DESC OFFSET 200 LIMIT 20)""")
+            self.known = [row[0] for row in rows or []] or self.known
+        return rng.choices(self.known, k=rng.choice([1, 2, 5, 20, 60]))
 
-    def filter(self, ids):
-        return json.dumps(self.rng.choice([
-            {'queue': 'default', 'state': self.rng.choice(['available', 'executing', 'retryable'])},
+    def filter(self, ids, verb):
+        rng = self.rng
+        if verb == 'delete':
+            return json.dumps(rng.choice([
+                {'id': ids}, {'args': {'n': rng.randint(0, 9)}, 'queue': 'slow'},
+                {'args': {'n': rng.randint(0, 9)}, 'state': ['cancelled', 'completed']}]))
+        return json.dumps(rng.choice([
+            {'queue': 'default', 'state': rng.choice(['available', 'executing', 'retryable'])},
             {'worker': 'Even', 'state': ['scheduled', 'cancelled', 'completed']},
-            {'args': {'n': self.rng.randint(0, 9)}}, {'id': ids}, {'queue': 'slow'}]))
+            {'args': {'n': rng.randint(0, 9)}}, {'id': ids}, {'queue': 'slow'}]))
 
     def changes(self):
         return json.dumps(self.rng.choice([

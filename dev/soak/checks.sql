@@ -2,9 +2,7 @@
 --
 -- psql variables: guard, whether the jobs have oban_keep_cancelled; the tables told, executed, heard
 -- and spells hold what the actors were told.
-CREATE SCHEMA checks;
 CREATE INDEX ON events (actor);
-CREATE INDEX ON events (job, seq);
 
 -- Who did it, as which verb: what a client calls has a name of its own.
 CREATE VIEW happened AS
@@ -18,13 +16,6 @@ CREATE VIEW checks."the log of a job has no gap" AS
 			lag(new_attempt) OVER w AS attempt_before FROM events WINDOW w AS (PARTITION BY job ORDER BY seq)) e
 	WHERE CASE n WHEN 1 THEN old_state IS NOT NULL
 		ELSE old_state IS NULL OR (old_state, old_attempt) IS DISTINCT FROM (before, attempt_before) END;
-
-CREATE VIEW checks."the table is as the log ends" AS
-	SELECT coalesce(j.id, e.job) AS job, format('the table has %s/%s, the log %s/%s', j.state,
-		j.attempt, new_state, new_attempt) AS wrong
-	FROM oban_jobs j FULL JOIN (SELECT DISTINCT ON (job) * FROM events ORDER BY job, seq DESC) e
-		ON e.job = j.id
-	WHERE (j.state::text, j.attempt::integer) IS DISTINCT FROM (new_state, new_attempt);
 
 -- So no cancelled job is fetched unless it was retried or its own worker put it back, and no job that
 -- is executing is deleted, retried, or fetched again.
@@ -41,7 +32,8 @@ CREATE VIEW checks."each change is one that its maker may make" AS
 			(:'guard'::boolean AND old_state = 'cancelled' AND new_state IN ('retryable', 'scheduled'))
 		WHEN by = 'oban' THEN CASE WHEN new_state IS NULL
 			THEN old_state IN ('completed', 'cancelled', 'discarded')
-			ELSE old_state IN ('scheduled', 'retryable') AND new_state = 'available' END
+			ELSE (old_state IN ('scheduled', 'retryable') AND new_state = 'available')
+				OR (old_state = 'executing' AND new_state IN ('available', 'discarded')) END
 		WHEN by = 'cancel' THEN new_state = 'cancelled'
 			AND old_state NOT IN ('completed', 'discarded', 'cancelled')
 		WHEN by = 'retry' THEN new_state = 'available' AND old_state NOT IN ('available', 'executing')
@@ -83,9 +75,27 @@ CREATE VIEW checks."what a worker executes it has fetched" AS
 		AND e.new_state = 'executing' AND e.old_state = 'available'
 	WHERE e.job IS NULL;
 
+-- Also where the connection was lost, so that the client does not know whether it happened.
+CREATE VIEW checks."a call happens wholly or not at all" AS
+	SELECT min(e.job) AS job, format('%s, %s, %s: %s changes in %s transactions', t.actor, t.form,
+		t.outcome, count(*), count(DISTINCT e.xid)) AS wrong
+	FROM told t JOIN events e USING (actor)
+	GROUP BY t.actor, t.form, t.outcome, t.named
+	HAVING (count(DISTINCT e.xid) > 1 AND t.form NOT LIKE '%batches')
+		OR (t.form ~ '^update(_with)? (array|many)$' AND array_agg(DISTINCT e.job ORDER BY e.job)
+			<> ARRAY(SELECT DISTINCT unnest(t.named) ORDER BY 1));
+
+CREATE VIEW checks."no batch is larger than it was asked to be" AS
+	SELECT min(e.job) AS job, format('%s, %s: %s jobs', e.actor, e.form, count(*)) AS wrong
+	FROM happened e WHERE e.form LIKE '%batches' GROUP BY e.actor, e.form, e.xid HAVING count(*) > 20;
+
+-- At least those that were told while somebody listened, at most all.
 CREATE VIEW checks."who listens hears of each executing job that is cancelled" AS
-	SELECT e.job, format('%s, %s: event %s', e.actor, e.form, e.seq) AS wrong
-	FROM happened e JOIN told t USING (actor)
-	WHERE e.by = 'cancel' AND e.old_state = 'executing' AND e.outcome = 'told'
-		AND EXISTS (SELECT FROM spells WHERE t.began > spells.began AND t.ended < spells.ended)
-		AND e.job NOT IN (SELECT job FROM heard);
+	SELECT job, format('heard %s times, cancelled while executing %s times, %s of them for sure', heard,
+		cancelled, must) AS wrong
+	FROM (SELECT e.job, count(*) AS cancelled, count(*) FILTER (WHERE e.outcome = 'told' AND EXISTS (
+				SELECT FROM spells WHERE t.began > spells.began AND t.ended < spells.ended)) AS must
+			FROM happened e JOIN told t USING (actor)
+			WHERE e.by = 'cancel' AND e.old_state = 'executing' GROUP BY e.job) c
+		FULL JOIN (SELECT job, count(*) AS heard FROM heard GROUP BY job) h USING (job)
+	WHERE coalesce(heard, 0) NOT BETWEEN coalesce(must, 0) AND coalesce(cancelled, 0);

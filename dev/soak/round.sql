@@ -1,7 +1,8 @@
 -- What a round of the soak needs beside the jobs table: an event log, made by triggers on the table;
 -- callables; and tables of an application whose triggers manage jobs.
 --
--- psql variables: schema, that of the jobs table; types, that of its states; guard, whether the jobs have oban_keep_cancelled.
+-- psql variables: schema, that of the jobs table; types, that of its states; guard, whether the jobs
+-- have oban_keep_cancelled.
 
 -- Changes of one job are logged in the order in which they were made, for who makes one holds the
 -- job until its commit. The actor is the application name. By statement triggers, for a row that
@@ -9,7 +10,8 @@
 CREATE TABLE public.events (
 	seq bigserial PRIMARY KEY, actor text DEFAULT current_setting('application_name'), job bigint,
 	old_state text, new_state text, old_attempt integer, new_attempt integer, priority integer,
-	steps integer);
+	steps integer, xid xid8 DEFAULT pg_current_xact_id());
+CREATE INDEX ON public.events (job, seq);
 CREATE FUNCTION public.log_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF TG_OP = 'INSERT' THEN
@@ -87,13 +89,26 @@ CREATE FUNCTION public.prune() RETURNS bigint LANGUAGE sql SET search_path FROM 
 	pruned AS (DELETE FROM oban_jobs j USING subset WHERE j.id = subset.id RETURNING 1)
 	SELECT count(*) FROM pruned
 $$;
+CREATE FUNCTION public.rescue() RETURNS bigint LANGUAGE sql SET search_path FROM CURRENT AS $$
+	WITH subset AS MATERIALIZED (
+		SELECT id FROM oban_jobs WHERE state = 'executing'
+			AND attempted_at < timezone('UTC', now()) - interval '2 s'
+		ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED),
+	rescued AS (UPDATE oban_jobs j SET state = (CASE WHEN attempt < max_attempts THEN 'available'
+			ELSE 'discarded' END)::oban_job_state
+		FROM subset WHERE j.id = subset.id RETURNING 1)
+	SELECT count(*) FROM rescued
+$$;
 CREATE FUNCTION public.answer(job bigint, answer text) RETURNS void LANGUAGE sql
 SET search_path FROM CURRENT AS $$
-	UPDATE oban_jobs SET state = answer::oban_job_state,
+	UPDATE oban_jobs SET state = (CASE WHEN answer = 'retryable' AND attempt >= max_attempts
+			THEN 'discarded' ELSE answer END)::oban_job_state,
+		max_attempts = max_attempts + CASE answer WHEN 'scheduled' THEN 1 ELSE 0 END,
 		scheduled_at = CASE WHEN answer IN ('retryable', 'scheduled')
 			THEN timezone('UTC', now()) + interval '0.3 s' ELSE scheduled_at END,
-		completed_at = CASE WHEN answer = 'completed' THEN timezone('UTC', now()) END,
-		discarded_at = CASE WHEN answer = 'discarded' THEN timezone('UTC', now()) END
+		completed_at = CASE answer WHEN 'completed' THEN timezone('UTC', now()) ELSE completed_at END,
+		discarded_at = CASE answer WHEN 'discarded' THEN timezone('UTC', now()) ELSE discarded_at END,
+		cancelled_at = CASE answer WHEN 'cancelled' THEN timezone('UTC', now()) ELSE cancelled_at END
 	WHERE id = job
 $$;
 CREATE SEQUENCE public.ids;
@@ -107,3 +122,18 @@ SET search_path FROM CURRENT AS $$
 		timezone('UTC', now()) + interval '0.5 s'
 	FROM generate_series(1, many) n
 $$;
+
+-- In one snapshot, so that it may be asked at any time: also of what a crash has left.
+CREATE SCHEMA checks;
+CREATE VIEW checks."the table is as the log ends" AS
+	SELECT coalesce(j.id, e.job) AS job, format('the table has %s/%s, the log %s/%s', j.state,
+		j.attempt, new_state, new_attempt) AS wrong
+	FROM oban_jobs j FULL JOIN (SELECT DISTINCT ON (job) * FROM events ORDER BY job, seq DESC) e
+		ON e.job = j.id
+	WHERE (j.state::text, j.attempt::integer) IS DISTINCT FROM (new_state, new_attempt);
+CREATE VIEW checks."as many jobs are there as were inserted and not deleted" AS
+	SELECT NULL::bigint AS job, format('%s inserted, %s deleted, %s there', i, d, n) AS wrong
+	FROM (SELECT count(*) FILTER (WHERE old_state IS NULL) AS i,
+			count(*) FILTER (WHERE new_state IS NULL) AS d FROM events) e,
+		(SELECT count(*) AS n FROM oban_jobs) j
+	WHERE n <> i - d;

@@ -20,7 +20,6 @@ import itertools
 import multiprocessing
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +31,7 @@ import time
 import psycopg
 
 import actors
+from server import WAYS, Chaos, Server, deadlocks, findings, history
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FIXTURES = os.path.join(HERE, '../../fixtures')
@@ -51,39 +51,6 @@ EXPECTED = {'P0002', '40P01'}
 EXPECTED_BY_STATE = {'P0002', '40P01', '40001'}
 
 
-class Server:
-    def __init__(self, directory):
-        self.directory = directory
-        self.data = f'{directory}/data'
-        self.log = f'{directory}/server.log'
-        self.socket = f'{directory}/socket'
-        os.mkdir(self.socket, 0o700)
-        self.call('initdb', '--no-sync', '--auth=trust', '--username=postgres', '--encoding=UTF8',
-                  '--locale=C.UTF-8', '-D', self.data)
-        with open(f'{self.data}/postgresql.conf', 'a', encoding='utf8') as conf:
-            # What is told must last through a crash of the server, not of the machine.
-            conf.write(f"listen_addresses = ''\nunix_socket_directories = '{self.socket}'\n"
-                       "fsync = off\nmax_connections = 60\ndeadlock_timeout = '200ms'\n"
-                       "log_min_messages = warning\nlog_line_prefix = '%m %p %a '\n")
-        self.start()
-
-    def call(self, *command):
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-    def start(self):
-        self.call('pg_ctl', '-D', self.data, '-l', self.log, '-w', 'start')
-
-    def stop(self, mode):
-        self.call('pg_ctl', '-D', self.data, '-m', mode, 'stop')
-
-    def conninfo(self, database):
-        return f"host='{self.socket}' port=5432 user=postgres dbname={database}"
-
-    def psql(self, database, *arguments):
-        self.call('psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', self.conninfo(database),
-                  *arguments)
-
-
 def act(kind, name, place, seed, until, queue):
     """What one actor does in its thread."""
     actor = getattr(actors, kind)(name, place, seed, until)
@@ -96,55 +63,13 @@ def act(kind, name, place, seed, until, queue):
 
 
 def act_together(troupe, place, seed, until, queue):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threads = [threading.Thread(target=act, args=(kind, name, place, seed, until, queue))
                for kind, name in troupe]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-class Chaos:
-    """Kills backends and stops the server, until a time."""
-
-    def __init__(self, server, database, rng):
-        self.server = server
-        self.database = database
-        self.rng = rng
-        self.done = collections.Counter()
-
-    def run(self, until):
-        ways = itertools.cycle(['backend killed', 'backend ended', 'server stopped at once'])
-        time.sleep(2)
-        while time.time() < until:
-            way = next(ways)
-            try:
-                getattr(self, way.replace(' ', '_'))()
-                self.done[way] += 1
-            except psycopg.Error:
-                pass  # the server is not up yet
-            time.sleep(self.rng.uniform(1.5, 3.5))
-
-    def a_backend(self, connection):
-        return connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'client%' "
-            "AND state = 'active' ORDER BY random() LIMIT 1").fetchone()
-
-    def backend_killed(self):
-        with psycopg.connect(self.server.conninfo(self.database)) as connection:
-            found = self.a_backend(connection)
-        if found:
-            os.kill(found[0], signal.SIGKILL)
-
-    def backend_ended(self):
-        with psycopg.connect(self.server.conninfo(self.database)) as connection:
-            found = self.a_backend(connection)
-            if found:
-                connection.execute('SELECT pg_terminate_backend(%s)', found)
-
-    def server_stopped_at_once(self):
-        self.server.stop('immediate')
-        self.server.start()
 
 
 class Round:
@@ -184,15 +109,15 @@ class Round:
         reports = [queue.get(timeout=self.seconds + 120) for troupe in troupes for _ in troupe]
         for process in processes:
             process.join()
-        return reports, chaos.done
+        return reports, chaos.done, chaos.wrong
 
     def check(self, reports, counts):
         """What was told goes into the database, beside the log; the violations."""
         with psycopg.connect(self.server.conninfo(self.database), autocommit=True) as connection:
             connection.execute('''
                 CREATE TABLE told (actor text PRIMARY KEY, form text, verb text, kind text,
-                    began float8, ended float8, outcome text, count bigint, jobs bigint[],
-                    priorities integer[]);
+                    began float8, ended float8, outcome text, named bigint[], count bigint,
+                    jobs bigint[], priorities integer[]);
                 CREATE TABLE executed (worker text, job bigint, attempt integer);
                 CREATE TABLE heard (job bigint);
                 CREATE TABLE spells (began float8, ended float8)''')
@@ -225,10 +150,7 @@ class Round:
                     ("SELECT count(*) FROM happened WHERE by = 'update'", 'jobs updated')):
                 counts[what] += connection.execute(query).fetchone()[0]
             wrong = []
-            for (view,) in connection.execute(
-                    "SELECT relname FROM pg_class WHERE relnamespace = 'checks'::regnamespace "
-                    'ORDER BY oid').fetchall():
-                found = connection.execute(f'SELECT job, wrong FROM checks."{view}" LIMIT 3').fetchall()
+            for view, found in findings(connection):
                 counts['checks'] += 1
                 wrong += [(view, job, text, history(connection, job)) for job, text in found]
         expected = EXPECTED_BY_STATE if self.table == 'by_state' else EXPECTED
@@ -240,32 +162,14 @@ class Round:
         return wrong
 
 
-def deadlocks(log):
-    """Of the deadlocks in the server's log: how many with SKIP LOCKED, and the others.
-
-    PostgreSQL's SKIP LOCKED does wait where an update commits just as the row is looked at and
-    somebody else has locked the new version by then: what fetches or stages several jobs can so
-    deadlock with any statement that locks several, ours or not.
-    """
-    found = re.findall(r'deadlock detected\n[^\n]*DETAIL:(.*?)(?=\n\d{4}-)', log, re.DOTALL)
-    others = [d for d in found if not re.search(r'public\.(fetch|stage|prune)\(', d)]
-    return len(found) - len(others), others
-
-
-def told_row(actor, form, verb, kind, began, ended, outcome, told):
+def told_row(actor, form, verb, kind, began, ended, outcome, named, told):
     jobs = priorities = None
     count = told if kind == 'count' else None if told is None else len(told)
     if told is not None and kind == 'outcomes':
         jobs = told
     elif told is not None and kind == 'jobs':
         jobs, priorities = [row[0] for row in told], [row[1] for row in told]
-    return actor, form, verb, kind, began, ended, outcome, count, jobs, priorities
-
-
-def history(connection, job):
-    return [] if job is None else connection.execute(
-        'SELECT e.*, t.form, t.outcome FROM events e LEFT JOIN told t USING (actor) WHERE job = %s '
-        'ORDER BY seq', [job]).fetchall()
+    return actor, form, verb, kind, began, ended, outcome, named, count, jobs, priorities
 
 
 def main():
@@ -274,6 +178,7 @@ def main():
     parser.add_argument('--seed', default=str(int(time.time())))
     parser.add_argument('--table', choices=TABLES)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so stop the server
     print(f'seed {options.seed}', flush=True)
     names = itertools.cycle([options.table] if options.table else TABLES)
     counts = collections.Counter()
@@ -284,13 +189,13 @@ def main():
         for number in range(max(1, options.seconds // ROUND)):
             table = next(names)
             one = Round(server, number, table, options.seed, ROUND)
-            reports, chaos = one.run()
+            reports, chaos, at_once = one.run()
             counts.update(chaos)
             counts['connections lost'] += sum(report[4] for report in reports)
-            wrong = one.check(reports, counts)
+            wrong = at_once + one.check(reports, counts)
             print(f'{table}: round {number + 1} ' + (
                 f'FAILED, {len(wrong)} findings' if wrong else
-                f'passed, {chaos.total()} interruptions'), flush=True)
+                f'passed, {sum(chaos[way] for way in WAYS)} interruptions'), flush=True)
             for what, job, text, rows in wrong[:20]:
                 print(f'    FAILED: {what}: {f"job {job}, " if job else ""}{text}')
                 for row in rows:
@@ -313,7 +218,7 @@ def main():
         print(f'    {what}: {count}')
     # What never happened was not tested.
     must = [form[0] for form in actors.FORMS] + [
-        'backend killed', 'backend ended', 'server stopped at once', 'executions', 'signals heard',
+        *WAYS, 'executions', 'checks in between', 'signals heard',
         'executing jobs cancelled', 'jobs retried', 'jobs deleted', 'jobs updated', 'calls unknown']
     for what in must:
         if options.seconds >= 60 and not counts[what]:

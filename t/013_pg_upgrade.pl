@@ -1,0 +1,113 @@
+# pg_upgrade of a server with the extension and what is built upon it.
+#
+# To the newest version of PostgreSQL beside the one under test that has the extension, as a staged
+# copy or Debian's /usr/lib/postgresql/VERSION has it; where there is none, to the same version,
+# which takes the same way: each object of the extension is made again one by one, with its OID, and
+# linked to the module of the new installation. Which it was is printed.
+#
+# Shown to fail with a C symbol renamed in the new installation's module, and with its module taken
+# away (pg_upgrade refuses).
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use File::Basename qw(basename);
+use ObanTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Sessions;
+use Test::More;
+
+# What follows VERSION in the directory of the version under test; its siblings are the others.
+chomp(my $bindir = (run_command([ 'pg_config', '--bindir' ]))[0]);
+my ($from) = $bindir =~ m{/(\d+)/bin$};
+my $to = $bindir =~ s{/bin$}{}r;
+
+if (defined $from)
+{
+	my $versions = $bindir =~ s{/\d+/bin$}{}r;
+
+	for my $path (sort { basename($a) <=> basename($b) } glob "'$versions'/[1-9]*")
+	{
+		$to = $path if basename($path) >= $from && -x "$path/bin/pg_upgrade"
+		  && -e "$path/lib/oban_manage.so";
+	}
+}
+my $new_bindir = "$to/bin";
+
+my $old = start_server('old');
+make_jobs_table($old, 'public', 'elixir', 14);
+make_jobs_table($old, 'other', 'python');
+make_life_jobs($old, 'public');
+$old->safe_psql('postgres', 'CREATE SCHEMA ext; ALTER EXTENSION oban_manage SET SCHEMA ext');
+make_application($old, 'ext');
+$old->safe_psql('postgres', q(ALTER DATABASE postgres SET oban_manage.prefix = 'other'));
+
+sub dump_of
+{
+	my ($node) = @_;
+	my ($text, $errors) = run_command(
+		[ "$new_bindir/pg_dump", '--no-sync', '--create', '-d', $node->connstr('postgres') ]);
+
+	is($errors, '', 'pg_dump: no warning');
+	# Not what is new each time (restrict keys), and not the name.
+	return join "\n", grep { !/^(--|\\(un)?restrict |$)/ } split /\n/, $text;
+}
+
+# The types of the columns, by OID: a job in a column is stored with that of oban_job.
+my $oids = q{SELECT oid, typrelid FROM pg_type WHERE typname = 'oban_job'};
+my $original = dump_of($old);
+my $old_oids = $old->safe_psql('postgres', $oids);
+
+my @install_path = $to eq $bindir =~ s{/bin$}{}r ? () : (install_path => $to);
+my $new = PostgreSQL::Test::Cluster->new('new', @install_path);
+$new->init(extra => [ '--no-locale', '--encoding=UTF8' ]);
+diag 'from ' . $old->pg_version . ' to ' . $new->pg_version;
+$old->stop;
+
+# It writes where it is started.
+my $dir = PostgreSQL::Test::Utils::tempdir;
+chdir $dir or die "could not change to $dir: $!";
+my @upgrade = (
+	"$new_bindir/pg_upgrade", '--no-sync',
+	'-d', $old->data_dir, '-D', $new->data_dir,
+	'-b', $bindir, '-B', $new_bindir,
+	'-s', $new->host, '-p', $old->port, '-P', $new->port);
+# As of version 15 it has no --no-sync.
+@upgrade = grep { $_ ne '--no-sync' } @upgrade if $new->pg_version < 16;
+command_ok([ @upgrade, '--check' ], 'pg_upgrade would do it');
+command_ok(\@upgrade, 'pg_upgrade does it');
+
+$new->start;
+is($new->safe_psql('postgres', $oids), $old_oids, 'the type has its OID');
+# A newer server's dump of the same says it in other words.
+is(dump_of($new), $original, 'a dump is as that of the old server')
+  if $old->pg_version eq $new->pg_version;
+is( $new->safe_psql('postgres', 'SELECT extversion, extnamespace::regnamespace FROM pg_extension'
+		  . " WHERE extname = 'oban_manage'"),
+	'1.0|ext', 'the extension is known as such');
+is( $new->safe_psql('postgres', q{SELECT count(*) FROM pg_proc WHERE probin LIKE '%oban_manage'
+		AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass
+			AND objid = pg_proc.oid AND deptype = 'e')}),
+	0, 'its functions are in it');
+application_works($new, 'postgres', 'ext', 'upgraded');
+
+# Every call finds its C function.
+my $session = open_session($new);
+ask($session, "SET search_path = public, ext; SET oban_manage.prefix = 'public'");
+for my $call (calls_of('reads'), calls_of('writes'), calls_of('batches'))
+{
+	my ($signature, $sql) = @$call;
+
+	ask($session, 'SET client_min_messages = warning; CALL fill_life()');
+	unlike(ask($session, $sql), qr/ERROR/, $signature);
+}
+$session->quit;
+
+# What an extension is for: gone at once, and there again.
+$new->safe_psql('postgres', 'DROP EXTENSION oban_manage CASCADE; CREATE EXTENSION oban_manage');
+is($new->safe_psql('postgres', 'SELECT oban_cancel_job(3)'), 'f', 'dropped, and made again');
+$new->stop;
+done_testing();
