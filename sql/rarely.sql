@@ -45,6 +45,15 @@ SELECT oban_cancel_job(NULL::odd.job);
 ALTER TABLE odd.jobs DROP prefix;
 SELECT oban_cancel_job(ROW(j.*)::odd.job) FROM odd.jobs j;
 
+CREATE TYPE odd.short_job AS (:columns);
+ALTER TYPE odd.short_job DROP ATTRIBUTE mata;
+SELECT oban_cancel_job(jsonb_populate_record(NULL::odd.short_job, '{"id": 1, "prefix": "ex14"}'));
+
+-- A filter by a column that the table has not
+ALTER TABLE py.oban_jobs RENAME meta TO mata;
+SELECT oban_all_jobs('{"meta": {"a": 1}}', NULL, 'py');
+ALTER TABLE py.oban_jobs RENAME mata TO meta;
+
 -- Not as the extension made it: of oban_job a column more, another type
 BEGIN;
 ALTER TYPE oban_job ADD ATTRIBUTE more text;
@@ -81,6 +90,54 @@ RESET ROLE;
 ALTER TABLE ex14.oban_jobs DISABLE ROW LEVEL SECURITY;
 CALL tools.make_jobs('ex14');
 
+-- An index that is not to be used yet, because of rows that this transaction has changed: PostgreSQL
+-- plans anew each time
+BEGIN;
+UPDATE ex14.oban_jobs SET worker = 'Other';
+CREATE INDEX ON ex14.oban_jobs (worker);
+SELECT oban_cancel_job('{1,2,3}'::bigint[], 'ex14'), oban_delete_job('{5,3}'::bigint[], 'ex14');
+SELECT tools.states('ex14');
+ROLLBACK;
+
+-- A partitioned table that has but one partition: the plan is of that alone
+CREATE SCHEMA one;
+CREATE TABLE one.oban_jobs (LIKE ex14.oban_jobs INCLUDING DEFAULTS, PRIMARY KEY (id))
+	PARTITION BY RANGE (id);
+CREATE TABLE one.part PARTITION OF one.oban_jobs DEFAULT;
+INSERT INTO one.oban_jobs SELECT * FROM ex14.oban_jobs;
+SELECT oban_cancel_job('{4,1,5}'::bigint[], 'one'), oban_retry_job('{5,2,1}'::bigint[], 'one');
+SELECT tools.states('one');
+DROP SCHEMA one CASCADE;
+
+-- Rules that make another command of a statement, which has no plan
+CREATE RULE notify AS ON DELETE TO ex14.oban_jobs DO INSTEAD NOTIFY oban_test;
+SELECT oban_delete_job('{1,2}'::bigint[], 'ex14');
+DROP RULE notify ON ex14.oban_jobs;
+SELECT oban_delete_job('{1,2}'::bigint[], 'ex14');
+CALL tools.make_jobs('ex14');
+
+-- Batches all of whose jobs a trigger keeps
+CREATE FUNCTION tools.keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER keeps BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW EXECUTE FUNCTION tools.keeps();
+SET client_min_messages = notice;
+CALL oban_cancel_in_batches('{"state": ["available", "scheduled"]}', 10, prefix => 'ex14');
+SET client_min_messages = warning;
+DROP TRIGGER keeps ON ex14.oban_jobs;
+
+-- A callable that is replaced between two calls in the statement that holds on to it, in the
+-- transaction that made it
+DO $$
+DECLARE
+	job oban_job;
+BEGIN
+	FOR i IN 1 .. 3 LOOP
+		EXECUTE format('CREATE OR REPLACE FUNCTION tools.again(job oban_job) RETURNS jsonb LANGUAGE sql
+			RETURN jsonb_build_object(''priority'', %s)', i);
+		job := oban_update_job_with(1, 'tools.again', NULL, 'ex14');
+		RAISE WARNING 'priority %', job.priority;
+	END LOOP;
+END $$;
+
 -- A table with its errors in a column that is neither Oban's
 CREATE TABLE odd.errors (LIKE ex14.oban_jobs INCLUDING ALL);
 DROP TABLE odd.oban_jobs;
@@ -107,12 +164,15 @@ FROM unnest('{2031-02x03, 2031-02-03T10x00, 2031-02-03T10:00+1, 2031-02-03T10:00
 -- What a callable warns of tells for which job
 CREATE FUNCTION tools.warns(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
+	RAISE NOTICE 'noticed';
 	RAISE WARNING 'warned';
 	RETURN NULL;
 END $$;
 \set VERBOSITY default
 \set SHOW_CONTEXT always
+SET client_min_messages = notice;
 SELECT (oban_update_job_with(1, 'tools.warns', NULL, 'ex14')).id;
+SET client_min_messages = warning;
 \set VERBOSITY terse
 
 -- The reason, where nobody is told
@@ -126,6 +186,18 @@ CREATE TRIGGER keep AFTER INSERT ON odd.appointments REFERENCING NEW TABLE AS ma
 	FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('job_id', 'closed.keep', 'ex14');
 INSERT INTO odd.appointments VALUES (1, NULL), (2, NULL);
 INSERT INTO odd.appointments SELECT 1, 1 WHERE false;
+
+-- Rows whose contexts are more than is held in memory, and come again for many jobs
+CREATE TABLE odd.notes (id int, job_ids bigint[], note text);
+CREATE FUNCTION tools.reads(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql
+	RETURN jsonb_build_object('tags', ARRAY[length(context #>> '{new,note}')::text]);
+CREATE TRIGGER reads AFTER INSERT ON odd.notes REFERENCING NEW TABLE AS made
+	FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('job_ids', 'tools.reads', 'ex14');
+SET work_mem = '64kB';
+INSERT INTO odd.notes SELECT n, ARRAY[n % 3 + 1, n % 5 + 3], repeat('x', 900000 + n)
+FROM generate_series(1, 90) n;
+RESET work_mem;
+SELECT id, tags FROM ex14.oban_jobs WHERE id < 8 ORDER BY id;
 
 -- A plan that leaves the cache while a statement runs it: a trigger of the table asks for more others
 -- than are kept, meanwhile; and once with an error that ends the statement
@@ -150,6 +222,18 @@ CREATE TRIGGER crowd BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW EXECUTE FUNCTI
 SELECT id, state FROM oban_update_job('{1,2}'::bigint[], '{"priority": 3}', 'ex14');
 SELECT oban_update_job(4, '{"priority": 3}', 'ex14');
 SELECT oban_cancel_job('{1,2}'::bigint[], 'ex14'), oban_cancel_job(8, 'ex14');
+-- The same while two statements run it, one in a trigger of the other
+CREATE FUNCTION tools.nests() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF pg_trigger_depth() = 1 THEN
+		PERFORM oban_update_job('{5,6}'::bigint[], '{"priority": 2}', 'ex14');
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER a_nests BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW EXECUTE FUNCTION tools.nests();
+SELECT id, priority FROM oban_update_job('{1,2}'::bigint[], '{"priority": 1}', 'ex14');
+DROP TRIGGER a_nests ON ex14.oban_jobs;
+SELECT id, priority FROM ex14.oban_jobs WHERE id IN (5, 6) ORDER BY id;
 SELECT count(*) AS plans FROM pg_backend_memory_contexts WHERE name = 'CachedPlanSource' \gset
 DO $$ BEGIN
 	FOR i IN 1 .. 10 LOOP

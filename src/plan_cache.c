@@ -141,8 +141,7 @@ is_planned_by_index(const KeptPlan *kept)
 	return CachedPlanIsSimplyValid(source, plan, NULL) && plan->generation == kept->generation &&
 		   !TransactionIdIsValid(plan->saved_xmin) &&
 		   !(plan->dependsOnRole && plan->planRoleId != GetUserId()) &&
-		   !(source->dependsOnRLS &&
-			 (source->rewriteRoleId != GetUserId() || source->rewriteRowSecurity != row_security));
+		   !(source->dependsOnRLS && source->rewriteRowSecurity != row_security);
 }
 
 /*
@@ -156,7 +155,7 @@ is_planned_otherwise(const KeptPlan *kept)
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
 	CachedPlan *plan = source->gplan;
 
-	return kept->by_index && plan != NULL && plan->is_valid && plan->generation != kept->generation;
+	return kept->by_index && plan != NULL && plan->generation != kept->generation;
 }
 
 /*

@@ -30,6 +30,7 @@ from inputs import INTERVALS, Inputs
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATABASES = {'fuzz_utf8': ('UTF8', 'elixir'), 'fuzz_ascii': ('SQL_ASCII', 'python')}
 BATCH = 250
+LOOKING = multiprocessing.Lock()
 TIMEOUT = '60s'  # for a batch; an input takes some 0.2 ms
 # Wrong data (22), constraints of the table (23), names, rights and types (42), schemas (3F), what is
 # not supported (0A), limits (54), a missing job (P0002), transactions (25001), triggers (09, 27, 39).
@@ -138,14 +139,18 @@ class Player:
         self.codes['procedure'][code] += 1
 
     def one_by_one(self, kind, call, inputs):
-        """Which input of the batch ends the connection."""
-        for given in inputs:
-            try:
-                self.connect_again()
-                self.play(kind, call, [given])
-            except psycopg.OperationalError as error:
-                return f'{kind}, {call!r} of {given!r}: {error}'
-        return f'{kind}, {call!r}: only the batch as a whole'
+        """Which input of the batch ends the connection.
+
+        A backend that crashes takes those of the other players with it: one looks at a time.
+        """
+        with LOOKING:
+            for given in inputs:
+                try:
+                    self.connect_again()
+                    self.play(kind, call, [given])
+                except psycopg.OperationalError as error:
+                    return f'{kind}, {call!r} of {given!r}: {error}'
+        return f'{kind}, {call!r}: the connection was lost, but by none of the inputs alone'
 
     def connect_again(self):
         """After a crash the server takes a while."""
