@@ -277,7 +277,8 @@ step_bench()
 step_differential()
 {
 	need_server || return 0
-	in_group dev/differential/run.py >>"$log" 2>&1 || failed=1
+	in_group dev/differential/run.py ${DIFFERENTIAL_CALLS:+--calls "$DIFFERENTIAL_CALLS"} \
+		${SEED:+--seed "$SEED"} >>"$log" 2>&1 || failed=1
 	passed=$(grep -cE '^[a-z0-9_]+: [0-9]+ calls agree$' "$log" || true)
 	figures=$(grep -E '^[0-9]+ calls in ' "$log" || true)
 }
@@ -286,7 +287,8 @@ step_differential()
 step_fuzz()
 {
 	need_server || return 0
-	in_group dev/fuzz/run.py >>"$log" 2>&1 || failed=1
+	in_group dev/fuzz/run.py ${FUZZ_INPUTS:+--inputs "$FUZZ_INPUTS"} ${SEED:+--seed "$SEED"} \
+		>>"$log" 2>&1 || failed=1
 	passed=$(grep -cE '^fuzz_[a-z0-9]+: [0-9]+ inputs passed' "$log" || true)
 	figures=$(grep -E '^[0-9]+ inputs in ' "$log" || true)
 }
@@ -295,7 +297,8 @@ step_fuzz()
 step_soak()
 {
 	need_build || return 0
-	in_group dev/soak/run.py >>"$log" 2>&1 || failed=1
+	in_group dev/soak/run.py ${SOAK_SECONDS:+--seconds "$SOAK_SECONDS"} ${SEED:+--seed "$SEED"} \
+		>>"$log" 2>&1 || failed=1
 	passed=$(grep -cE '^[a-z_]+: round [0-9]+ passed' "$log" || true)
 	figures=$(grep -E '^[0-9]+ s, ' "$log" || true)
 }
