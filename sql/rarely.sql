@@ -49,10 +49,13 @@ CREATE TYPE odd.short_job AS (:columns);
 ALTER TYPE odd.short_job DROP ATTRIBUTE mata;
 SELECT oban_cancel_job(jsonb_populate_record(NULL::odd.short_job, '{"id": 1, "prefix": "ex14"}'));
 
--- A filter by a column that the table has not
+-- A filter by a column that the table has not, and a change to it
 ALTER TABLE py.oban_jobs RENAME meta TO mata;
 SELECT oban_all_jobs('{"meta": {"a": 1}}', NULL, 'py');
 ALTER TABLE py.oban_jobs RENAME mata TO meta;
+ALTER TABLE py.oban_jobs RENAME max_attempts TO most;
+SELECT oban_update_job(1, '{"max_attempts": 3}', 'py');
+ALTER TABLE py.oban_jobs RENAME most TO max_attempts;
 
 -- Not as the extension made it: of oban_job a column more, another type
 BEGIN;
@@ -172,6 +175,16 @@ END $$;
 \set SHOW_CONTEXT always
 SET client_min_messages = notice;
 SELECT (oban_update_job_with(1, 'tools.warns', NULL, 'ex14')).id;
+-- What a trigger warns of does not: an update may be of many
+CREATE FUNCTION tools.warns() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE NOTICE 'noticed';
+	RAISE WARNING 'warned';
+	RETURN NEW;
+END $$;
+CREATE TRIGGER warns BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW EXECUTE FUNCTION tools.warns();
+SELECT (oban_update_job(1, '{"priority": 2}', 'ex14')).id;
+DROP TRIGGER warns ON ex14.oban_jobs;
 SET client_min_messages = warning;
 \set VERBOSITY terse
 
