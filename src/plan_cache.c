@@ -129,8 +129,8 @@ drop_entry(PlanEntry *entry)
 
 /*
  * Would PostgreSQL run the plan that plan_by_index has made?  Otherwise it
- * plans anew as it runs it: when statistics or the search_path have changed,
- * or the role while row-level security is in the plan.
+ * plans anew as it runs it: when statistics have changed, or the role while a
+ * foreign table's user mapping is in the plan.
  */
 static bool
 is_planned_by_index(const KeptPlan *kept)
@@ -140,8 +140,7 @@ is_planned_by_index(const KeptPlan *kept)
 
 	return CachedPlanIsSimplyValid(source, plan, NULL) && plan->generation == kept->generation &&
 		   !TransactionIdIsValid(plan->saved_xmin) &&
-		   !(plan->dependsOnRole && plan->planRoleId != GetUserId()) &&
-		   !(source->dependsOnRLS && source->rewriteRowSecurity != row_security);
+		   !(plan->dependsOnRole && plan->planRoleId != GetUserId());
 }
 
 /*
@@ -161,9 +160,10 @@ is_planned_otherwise(const KeptPlan *kept)
 /*
  * May a kept plan still be used?
  *
- * PostgreSQL parses the text again when the search_path is another, and what
- * the text names may have moved since.  It keeps no watch over the tables of a
- * statement that a rule has made into none.
+ * PostgreSQL parses the text again when the search_path is another or, with
+ * row-level security in the plan, the role or row_security; and what the text
+ * names may have moved since.  It keeps no watch over the tables of a statement
+ * that a rule has made into none.
  */
 static bool
 is_usable(const KeptPlan *kept)
@@ -171,7 +171,10 @@ is_usable(const KeptPlan *kept)
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
 
 	return SPI_plan_is_valid(kept->plan) && source->relationOids != NIL &&
-		   OverrideSearchPathMatchesCurrent(source->search_path) && !is_planned_otherwise(kept);
+		   OverrideSearchPathMatchesCurrent(source->search_path) &&
+		   !(source->dependsOnRLS && (source->rewriteRoleId != GetUserId() ||
+									  source->rewriteRowSecurity != row_security)) &&
+		   !is_planned_otherwise(kept);
 }
 
 /*

@@ -4,8 +4,8 @@
 # or not at all; and nothing of what was there before serves the extension that came after.
 #
 # Shown to fail with kept plans that are used whether SPI_plan_is_valid or not (is_usable in
-# src/plan_cache.c): the schema that is renamed; with those used under another search_path: the type
-# that has moved; and with the state judged before the lock (OM_WRITE in src/queries.c): the calls
+# src/plan_cache.c): the schema that is renamed; with those used under another search_path, or by
+# another role where row-level security is in the plan: the type that has moved; and with the state judged before the lock (OM_WRITE in src/queries.c): the calls
 # that waited.
 
 use strict;
@@ -108,9 +108,20 @@ ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA ext');
 is(ask($session, $update), 1, 'a trigger with a callable: the type of the job has moved');
 is(ask($session, "SET search_path = pg_catalog; $update"),
 	1, 'a trigger with a callable: and with another search_path');
+# Nor by another role, where the plan depends on who runs it.
+ask($other, 'ALTER TABLE oban_jobs ENABLE ROW LEVEL SECURITY; CREATE ROLE one; CREATE ROLE two;'
+	  . ' GRANT ALL ON ALL TABLES IN SCHEMA public TO one, two; GRANT USAGE ON SCHEMA ext TO one, two;'
+	  . ' CREATE POLICY every ON oban_jobs USING (true)');
+is(ask($session, "RESET search_path; SET ROLE one; $update"),
+	1, 'a trigger with a callable: with row-level security');
 ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA public');
-is(ask($session, "RESET search_path; $update; DROP TABLE moves"),
-	1, 'a trigger with a callable: and moved back');
+is(ask($session, $update), 1, 'a trigger with a callable: and moved back');
+is(ask($session, "SET ROLE two; $update"), 1, 'a trigger with a callable: and by another role');
+is(ask($session, "RESET ROLE; SET row_security = off; $update"),
+	1, 'a trigger with a callable: and by who is above it');
+ask($session, 'RESET row_security; DROP TABLE moves');
+ask($other, 'DROP POLICY every ON oban_jobs; ALTER TABLE oban_jobs DISABLE ROW LEVEL SECURITY;'
+	  . ' DROP OWNED BY one, two; DROP ROLE one, two');
 
 # While a call waits, and a transaction is open that has used it. An open transaction learns of it
 # with the next table that it opens.
