@@ -233,5 +233,16 @@ SET ROLE regress_oban_none;
 SELECT oban_cancel_many_jobs('{1,2}', 'ex11'), oban_delete_many_jobs('{1,2}', 'ex11');
 RESET ROLE;
 
-DROP SCHEMA tools, ex9, ex11, ex14, py, empty CASCADE;
+-- The type of the states may be in a schema that the caller has no USAGE on.
+CREATE SCHEMA types;
+CALL tools.make_jobs('ex11');
+ALTER TYPE ex11.oban_job_state SET SCHEMA types;
+SET ROLE regress_oban_none;
+SELECT id, state FROM oban_update_many_jobs('{1,2}', '{"schedule_in": 3600}', 'ex11');
+SELECT outcome, new_state FROM oban_manage_jobs('update', '{1,2}', '{"schedule_in": 0}', prefix => 'ex11');
+CALL oban_retry_in_batches('{"state": ["cancelled", "discarded"]}', spread => '1 hour', prefix => 'ex11');
+RESET ROLE;
+SELECT tools.states('ex11');
+
+DROP SCHEMA tools, ex9, ex11, ex14, py, empty, types CASCADE;
 DROP ROLE regress_oban_none, regress_oban_some, regress_oban_owner;

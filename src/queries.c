@@ -223,26 +223,19 @@ new_value(OmQuery query, OmChangeKey column)
  * scheduled, because workers fetch by state alone.
  */
 static void
-append_state_by_schedule(StringInfo sql, OmQuery query, const OmTableShape *shape)
+append_state_by_schedule(StringInfo sql, OmQuery query)
 {
-	char *time = new_value(query, OM_SCHEDULED_AT);
+	const char *time = new_value(query, OM_SCHEDULED_AT);
+	/* Retry does so from any state that it acts on. */
+	const char *from_available = query.verb == OM_RETRY ? "" : STATE_IS("available") " AND ";
+	const char *from_scheduled = query.verb == OM_RETRY ? "" : STATE_IS("scheduled") " AND ";
 
-	if (query.verb == OM_RETRY)
-	{
-		char *enum_name = format_type_be_qualified(om_jobs_table_column_type(shape->jobs, "state"));
-
-		appendStringInfo(sql, "CASE WHEN %s OPERATOR(pg_catalog.>) " NOW, time);
-		appendStringInfo(sql, " THEN 'scheduled'::%s ELSE 'available'::%s END", enum_name,
-						 enum_name);
-	}
-	else
-	{
-		appendStringInfoString(sql, "CASE WHEN " STATE_IS("available"));
-		appendStringInfo(sql, " AND %s OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'", time);
-		appendStringInfoString(sql, " WHEN " STATE_IS("scheduled"));
-		appendStringInfo(sql, " AND %s OPERATOR(pg_catalog.<=) " NOW " THEN 'available'", time);
-		appendStringInfoString(sql, " ELSE j.state END");
-	}
+	/* The column gives the literals their type: a cast would want USAGE on the type's schema. */
+	appendStringInfo(sql,
+					 "CASE WHEN %s%s OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'"
+					 " WHEN %s%s OPERATOR(pg_catalog.<=) " NOW " THEN 'available'"
+					 " ELSE j.state END",
+					 from_available, time, from_scheduled, time);
 }
 
 /*
@@ -287,7 +280,7 @@ append_times_and_columns(StringInfo sql, OmQuery query, const OmTableShape *shap
 	if (query.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
 	{
 		appendStringInfoString(sql, ", state = ");
-		append_state_by_schedule(sql, query, shape);
+		append_state_by_schedule(sql, query);
 	}
 	else if (query.verb == OM_RETRY)
 		appendStringInfoString(sql, ", state = 'available', scheduled_at = " NOW);
@@ -362,7 +355,7 @@ append_states(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	if (query.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
 	{
 		appendStringInfoString(sql, "pg_catalog.enum_out(");
-		append_state_by_schedule(sql, query, shape);
+		append_state_by_schedule(sql, query);
 		appendStringInfoString(sql, ")::pg_catalog.text");
 	}
 	else
