@@ -154,6 +154,7 @@ SELECT p AS prefix, r.* FROM unnest('{nowhere,tools}'::text[]) WITH ORDINALITY c
 
 -- Callables that are refused, that return what is refused, that fail.
 SELECT c AS callable, r.* FROM unnest(ARRAY['', 'no_such', 'tag(oban_job)', '1', '"tools.tag"',
+		'pg_temp.tag', '"pg_temp".tag(oban_job)',
 		'tools."t(a"(oban_job)', 'tools."t(a', 'tools.no_such', 'tools.no_such(oban_job)',
 		'tools.two', 'tools.tag(', 'tools.tag()', 'tools.tag(jsonb)', 'tools.tag(no_type)',
 		'tools.a_procedure', 'tools.wrong', 'tools.wrong(text)', '-', 'tools.bad_result',

@@ -187,7 +187,7 @@ next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)
 
 /*
  * The function whose name, or signature where there are several of that name,
- * is the second argument, with its schema.  Without one, the search_path of
+ * is the second argument, with its schema.  Without one, or with pg_temp,
  * whoever fires the trigger would choose the function, which runs with the
  * rights of the table's owner where a foreign key cascades.
  */
@@ -197,17 +197,18 @@ find_callable(const OmTrigger *trigger)
 	const Trigger *definition = trigger->data->tg_trigger;
 	const char *callable = definition->tgargs[1];
 	const char *end = callable;
+	List *names;
 
 	for (bool quoted = false; *end != '\0' && (quoted || *end != '('); end++)
 		if (*end == '"')
 			quoted = !quoted;
-	if (list_length(stringToQualifiedNameList(pnstrdup(callable, end - callable))) < 2)
+	names = stringToQualifiedNameList(pnstrdup(callable, end - callable));
+	if (list_length(names) < 2 || strcmp(strVal(linitial(names)), "pg_temp") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("callable \"%s\" of trigger \"%s\" on \"%s\" has no schema in its name",
-						callable, definition->tgname,
-						RelationGetRelationName(trigger->data->tg_relation)),
-				 errdetail("The search_path of whoever fires the trigger would choose it."),
+				 errmsg("callable \"%s\" of trigger \"%s\" on \"%s\" has no fixed schema", callable,
+						definition->tgname, RelationGetRelationName(trigger->data->tg_relation)),
+				 errdetail("Whoever fires the trigger would choose it, by search_path or pg_temp."),
 				 errhint("Write its schema before it, as in 'public.a_function'.")));
 
 	return DatumGetObjectId(
