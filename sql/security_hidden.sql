@@ -65,8 +65,8 @@ BEGIN
 	SELECT count(*),
 		count(*) FILTER (WHERE (a.code, a.message, a.detail, a.hint, a.context, a.odd)
 			IS DISTINCT FROM (b.code, b.message, b.detail, b.hint, b.context, b.odd)),
-		count(*) FILTER (WHERE a.code = '00000' AND a.even <> before.even),
-		count(*) FILTER (WHERE (a.message || a.detail || a.hint || a.context) ~* 'canary|[ ,([]770[789]\M')
+		count(*) FILTER (WHERE a.code = '00000' AND a.even IS DISTINCT FROM before.even),
+		count(*) FILTER (WHERE concat_ws(' ', a.message, a.detail, a.hint, a.context) ~* 'canary|[ ,([]770[789]\M')
 	FROM with_hidden a FULL JOIN without_hidden b USING (call)
 	INTO calls, differ, changed_hidden, told;
 	-- No counts: where a job is missing and another violates a CHECK, either may be found first.

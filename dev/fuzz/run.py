@@ -31,6 +31,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DATABASES = {'fuzz_utf8': ('UTF8', 'elixir'), 'fuzz_ascii': ('SQL_ASCII', 'python')}
 BATCH = 250
 LOOKING = multiprocessing.Lock()
+ENOUGH = 100000  # inputs, for what is judged over all of them; memory takes more to level out
+ENOUGH_MEMORY = 5 * ENOUGH
 TIMEOUT = '60s'  # for a batch; an input takes some 0.2 ms
 # Wrong data (22), constraints of the table (23), names, rights and types (42), schemas (3F), what is
 # not supported (0A), limits (54), a missing job (P0002), transactions (25001), triggers (09, 27, 39).
@@ -100,7 +102,9 @@ class Player:
             functions, functions + " WHERE pronamespace = 'fuzz'::regnamespace AND pronargs = 2",
             relations + " WHERE relkind IN ('r', 'v', 'c')")))
         self.codes = collections.defaultdict(collections.Counter)
+        self.good = collections.Counter()  # by call
         self.memory = []
+        self.figures = ''
 
     def connect(self):
         self.connection = psycopg.connect(dbname=self.database, autocommit=True,
@@ -118,6 +122,7 @@ class Player:
         if bad:
             raise Bad(f'{kind}: {bad}')
         self.codes[kind].update(codes)
+        self.good[call] += codes.get('FUZZ0', 0)
 
     def play_procedure(self):
         """One CALL, which commits; it may also be given bytes that are no text."""
@@ -183,7 +188,8 @@ class Player:
                 self.play(kind, call, inputs)
             except psycopg.OperationalError:
                 raise Bad(self.one_by_one(kind, call, inputs))
-        self.check_memory()
+        if total * len(DATABASES) >= ENOUGH_MEMORY:
+            self.check_memory()
 
     def check_memory(self):
         """The last third of the inputs needs no more than the first, but for what PostgreSQL keeps.
@@ -194,7 +200,7 @@ class Player:
         for n, (name, allowance) in enumerate((('contexts', 2**19), ('process', 24 * 2**20))):
             first, last = (max(m[n] for m in part)
                            for part in (self.memory[:third], self.memory[-third:]))
-            self.figures = getattr(self, 'figures', '') + f'{name} {first >> 10} to {last >> 10} kB; '
+            self.figures += f'{name} {first >> 10} to {last >> 10} kB; '
             if last > first * 1.1 + allowance:
                 raise Bad(f'memory of the {name} grew from {first} to {last} bytes')
 
@@ -212,7 +218,7 @@ def work(database, seed, total):
         failure = str(bad)
     except Exception as error:
         failure = f'{type(error).__name__}: {error}'
-    return {k: dict(v) for k, v in player.codes.items()}, getattr(player, 'figures', ''), failure
+    return {k: dict(v) for k, v in player.codes.items()}, player.good, player.figures, failure
 
 
 def main():
@@ -223,15 +229,16 @@ def main():
     print(f'seed {options.seed}', flush=True)
     start = time.monotonic()
     failed = 0
-    codes = collections.defaultdict(collections.Counter)
+    codes, good = collections.defaultdict(collections.Counter), collections.Counter()
     for database in DATABASES:
         make_database(database)
     share = -(-options.inputs // len(DATABASES))
     with multiprocessing.Pool(len(DATABASES)) as pool:
-        for database, (found, figures, failure) in zip(DATABASES, pool.starmap(
+        for database, (found, fine, figures, failure) in zip(DATABASES, pool.starmap(
                 work, [(d, options.seed, share) for d in DATABASES])):
             for kind, counts in found.items():
                 codes[kind].update(counts)
+            good.update(fine)
             if failure:
                 failed += 1
                 print(f'FAILED: --inputs {options.inputs} --seed {options.seed}: {database}: {failure}')
@@ -242,9 +249,13 @@ def main():
         print(f'    {kind}: ' + ', '.join(f'{c.replace("FUZZ0", "fine")} {n}'
                                           for c, n in counts.most_common()))
         # What is always refused, or never, tests nothing.
-        if not failed and options.inputs >= 100000 and not 0.05 < counts['FUZZ0'] / counts.total() < 0.95:
+        if not failed and options.inputs >= ENOUGH and not 0.05 < counts['FUZZ0'] / counts.total() < 0.95:
             failed += 1
             print(f'FAILED: {kind}: {counts["FUZZ0"]} of {counts.total()} inputs were good')
+    for call in (call for _, calls in KINDS.values() for call in calls):
+        if not failed and options.inputs >= ENOUGH and not good[call]:
+            failed += 1
+            print(f'FAILED: no input was good for {call}')
     print(f'{sum(c.total() for c in codes.values())} inputs in {time.monotonic() - start:.0f} s, '
           f'seed {options.seed}')
     sys.exit(failed != 0)
