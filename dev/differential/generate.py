@@ -4,7 +4,7 @@
 extension or of the model, @t that of the table, and <name> a part.
 """
 
-from parts import Call, Ids, Json, Null, Option, Raw, quote
+from parts import Call, Ids, Json, Null, Option, Raw, Spec, quote
 
 STATES = ['available', 'scheduled', 'executing', 'retryable', 'completed', 'discarded', 'cancelled',
           'suspended']
@@ -238,7 +238,8 @@ class Generator:
         kind = self.rng.choice(
             ['cancel', 'retry', 'delete'] * 3 + ['update'] * 5 + ['update_with'] * 4 +
             ['cancel_all', 'retry_all', 'delete_all', 'update_all', 'update_all', 'all_jobs',
-             'all_jobs', 'manage', 'manage', 'manage', 'read'])
+             'all_jobs', 'manage', 'manage', 'manage', 'read', 'batches', 'batches', 'trigger',
+             'trigger', 'answer'])
         self.parts = {}
         verb, _, everything = kind.partition('_all')
         made = self.call_verb_all(verb) if everything == '' and kind.endswith('_all') and \
@@ -327,8 +328,7 @@ class Generator:
         name = 'NULL' if action is None else quote(action)
         return self.both(
             f'manage {action}' if action in ('cancel', 'retry', 'delete') else 'manage update',
-            'SELECT job_id, outcome, old_state, new_state FROM @m.oban_manage_jobs('
-            f'{name}, {ids}{changes}{dry}{self.prefix()})')
+            f'SELECT * FROM @m.oban_manage_jobs({name}, {ids}{changes}{dry}{self.prefix()})')
 
     def call_read(self, _, ids):
         target = f"({self.rng.choice(ids + [self.job_id(), 'NULL'])})::bigint"
@@ -336,3 +336,88 @@ class Generator:
             return self.both('get', f'SELECT * FROM @m.oban_get_job({target}{self.prefix()})')
         return self.both('job_cancelled',
                          f'SELECT @m.oban_job_cancelled({target}{self.prefix()}) AS v')
+
+    def call_batches(self, _, __):
+        rng = self.rng
+        verb = rng.choice(['cancel', 'retry', 'retry', 'delete', 'update', 'update'])
+        options = {'batch_size': rng.choice(['1', '2', '3', '3', '100']), 'pause': "'0'",
+                   'spread': rng.choice(["'0'", "'10 minutes'", "'3 days'", "'1 month'"])}
+        for name in options:
+            if self.chance(0.03):
+                options[name] = rng.choice(['NULL', '0' if name == 'batch_size' else "'-1 s'"])
+        if verb != 'retry':
+            del options['spread']
+        given = ''.join(self.part(name, Option(f', {name} => {value}'))
+                        for name, value in options.items() if self.chance(0.8))
+        changes = f', {self.changes_part()}' if verb == 'update' else ''
+        jobs = self.filter_part() if self.chance(0.6) else self.part('filter', Json({'all': True}))
+        return self.both(f'batches {verb}',
+                         f'CALL @m.oban_{verb}_in_batches({jobs}{changes}{given}{self.prefix()})')
+
+    def row(self, row_id, ids):
+        """A row of an application's table, which names jobs."""
+        rng = self.rng
+        few = [i for i in self.ids(ids) if i is None or -2**15 <= i < 2**15]
+        row = {'id': row_id, 'word': rng.choice(['x', 'é"', None]), 'few': few}
+        for name in ('job', 'next_job'):
+            row[name] = None if self.chance(0.1) else rng.choice(ids + [self.job_id()])
+        for name in ('jobs', 'next_jobs'):
+            row[name] = None if self.chance(0.1) else self.ids(ids)
+        if self.chance(0.05):
+            row['jobs'] = [[1, 2], [row['job'], None]]
+        return row
+
+    def call_trigger(self, _, ids):
+        """A trigger of an application's table, with one mistake at most."""
+        rng = self.rng
+        verb = rng.choice(['cancel_job', 'retry_job', 'delete_job', 'update_job', 'update_job_with',
+                           'update_job_with'])
+        event = rng.choice(['INSERT', 'UPDATE', 'DELETE'])
+        level = rng.choice(['ROW', 'STATEMENT'])
+        timing = rng.choice(['BEFORE', 'AFTER', 'INSTEAD OF']) if level == 'ROW' else 'AFTER'
+        versions = {'INSERT': ['NEW'], 'UPDATE': ['OLD', 'NEW'], 'DELETE': ['OLD']}[event]
+        version = rng.choice(versions)
+        column = rng.choice(['job', 'job', 'jobs', 'jobs', 'few', 'next_job', 'id'])
+        plain = version == versions[-1] and self.chance(0.6)
+        spec = {
+            'timing': timing, 'event': event, 'level': level, 'function': f'oban_{verb}',
+            'relation': 'app_view' if timing == 'INSTEAD OF' else 'app',
+            'tables': [v for v in versions if v == version or self.chance(0.5)]
+                      if level == 'STATEMENT' else [],
+            'column': column if plain else f"{rng.choice([version, version.lower()])}.{column}",
+            'rows': [self.row(n, ids) for n in range(1, 1 + rng.choice([0, 1, 2, 3, 5]))]}
+        if verb == 'update_job':
+            spec['changes'] = Null
+            while spec['changes'] in (Null, None):
+                spec['changes'] = self.changes()
+        if verb == 'update_job_with':
+            spec['callable'] = rng.choice(['merge', 'merge', 'tag', 'tag_row', 'later', 'nothing',
+                                           'keeps_log', 'keeps_log', 'divides'])
+        if self.chance(0.1):
+            spec['prefix'] = self.schema
+        elif self.chance(0.1):
+            spec.update(rng.choice([
+                {'prefix': 'nowhere'}, {'prefix': 'model'}, {'prefix': self.schema, 'more': 'x'},
+                {'column': 'word'}, {'column': 'none'}, {'column': 'JOB'}, {'tables': []},
+                {'column': 'NEW.job' if event == 'DELETE' else 'OLD.job'},
+                {'callable': 'takes_text'} if verb == 'update_job_with' else {},
+                {'bare': True} if verb == 'update_job_with' else {},
+                {'event': 'TRUNCATE', 'level': 'STATEMENT', 'timing': 'AFTER', 'relation': 'app',
+                 'tables': []}]))
+        spec = self.part('spec', Spec(spec))
+        return f'trigger {verb} {level.lower()}', f'SELECT differ.fire({spec}) AS v', \
+            f'SELECT model.fire({spec}) AS v'
+
+    def call_answer(self, _, ids):
+        """What a worker writes when it is done, on a table with the guard."""
+        rng = self.rng
+        states = [s for s in self.states if s != 'executing']
+        spec = {'answer': {'state': rng.choice(states + ['retryable', 'scheduled'] * 4),
+                           'meta': rng.choice(OBJECTS), 'attempt': -rng.randint(0, 1)},
+                'ids': [i for i in self.ids(ids) if i is not None]}
+        if self.chance(0.5):
+            spec['when'] = True
+        if self.chance(0.3):
+            spec['clear'] = True
+        spec = self.part('spec', Spec(spec))
+        return 'answer', f'SELECT differ.answer({spec}) AS v', f'SELECT model.answer({spec}) AS v'

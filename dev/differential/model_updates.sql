@@ -179,7 +179,8 @@ RETURNS public.oban_job LANGUAGE plpgsql AS $$
 BEGIN
 	IF to_jsonb(job) ->> 'id' IS NULL THEN
 		-- No row, no table, and none of its limits but those of all tables.
-		PERFORM model.check_changes(changes, 2147483647);
+		PERFORM model.check_changes(changes, CASE WHEN to_jsonb(job) ? 'id'
+			THEN model.most('max_attempts') ELSE 2147483647 END);
 		RETURN NULL;
 	END IF;
 	RETURN model.oban_update_job(model.instance(job), changes);
@@ -213,23 +214,28 @@ BEGIN
 	RETURN format('SELECT %s(%s%s)', callable, job, CASE f.pronargs WHEN 2 THEN ', $2' END);
 END $$;
 
+-- Calls the callable for one job that exists, and makes the changes.
+CREATE FUNCTION model.call_for(query text, job_id bigint, context jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+	changes jsonb;
+BEGIN
+	EXECUTE query INTO changes USING job_id, context;
+	IF changes IS NOT NULL THEN
+		PERFORM model.check_changes(changes, model.most('max_attempts'));
+		PERFORM model.apply(job_id, changes);
+	END IF;
+END $$;
+
 CREATE FUNCTION model.oban_update_job_with(job_ids bigint[], callable regproc,
 	context jsonb DEFAULT NULL, prefix text DEFAULT NULL)
 RETURNS SETOF public.oban_job LANGUAGE plpgsql AS $$
 DECLARE
 	query text := model.callable(callable);
-	changes jsonb;
-	job_id bigint;
 BEGIN
 	PERFORM model.check_prefix(prefix);
 	PERFORM model.must_exist(job_ids);
-	FOR job_id IN SELECT * FROM model.ids(job_ids) LOOP
-		EXECUTE query INTO changes USING job_id, context;
-		IF changes IS NOT NULL THEN
-			PERFORM model.check_changes(changes, model.most('max_attempts'));
-			PERFORM model.apply(job_id, changes);
-		END IF;
-	END LOOP;
+	PERFORM model.call_for(query, id, context) FROM model.ids(job_ids) id;
 	RETURN QUERY SELECT j.* FROM model.ids(job_ids) id, model.job(id) j;
 END $$;
 
@@ -258,10 +264,10 @@ END $$;
 
 -- ---- outcomes
 
--- The reason is prose, so that the model has none.
 CREATE FUNCTION model.oban_manage_jobs(action text, job_ids bigint[], changes jsonb DEFAULT NULL,
 	dry_run boolean DEFAULT false, prefix text DEFAULT NULL)
-RETURNS TABLE (job_id bigint, outcome text, old_state text, new_state text) LANGUAGE plpgsql AS $$
+RETURNS TABLE (job_id bigint, outcome text, old_state text, new_state text, reason text)
+LANGUAGE plpgsql AS $$
 BEGIN
 	IF action IS NULL OR dry_run IS NULL OR (action = 'update' AND changes IS NULL) THEN
 		PERFORM model.refuse('22004');
@@ -300,6 +306,15 @@ BEGIN
 					ELSE 'deleted' END;
 			END IF;
 			SELECT state INTO new_state FROM twin.oban_jobs WHERE id = job_id;
+			reason := CASE outcome
+				WHEN 'not_found' THEN
+					format('schema "%s" has no such job', current_setting('differ.prefix'))
+				WHEN 'updated' THEN 'jobs in any state are updated'
+				WHEN 'ignored' THEN format('%s jobs are not %s', old_state, CASE action
+					WHEN 'cancel' THEN 'cancelled' WHEN 'retry' THEN 'retried' ELSE 'deleted' END)
+				ELSE format('%s jobs are %s', old_state, outcome) || CASE WHEN action = 'cancel'
+					AND old_state = 'executing' AND model.notifies() THEN ', and their workers told'
+					ELSE '' END END;
 			RETURN NEXT;
 		END LOOP;
 		IF dry_run THEN

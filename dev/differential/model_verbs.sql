@@ -43,11 +43,15 @@ BEGIN
 	END CASE;
 END $$;
 
+CREATE FUNCTION model.notifies() RETURNS boolean LANGUAGE sql AS $$
+	SELECT coalesce(current_setting('oban_manage.notify', true), 'on')::boolean
+$$;
+
 CREATE FUNCTION model.tell(name text, payload text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	channel text := current_setting('differ.prefix') || '.oban_' || name;
 BEGIN
-	IF coalesce(current_setting('oban_manage.notify', true), 'on')::boolean AND octet_length(channel) < 64 THEN
+	IF model.notifies() AND octet_length(channel) < 64 THEN
 		PERFORM pg_notify('model', channel || ' ' || payload);
 	END IF;
 END $$;
@@ -56,9 +60,11 @@ CREATE FUNCTION model.wake(queue text) RETURNS void LANGUAGE sql AS $$
 	SELECT model.tell('insert', '{"queue":' || to_json(queue) || '}')
 $$;
 
--- One job that may be in any state: whether it changed.
-CREATE FUNCTION model.change(verb text, job_id bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+-- One job that may be in any state: whether it changed. "at" is when a retried job is to run.
+CREATE FUNCTION model.change(verb text, job_id bigint, at timestamp DEFAULT timezone('UTC', now()))
+RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
+	waits boolean := at > timezone('UTC', now());
 	fate text;
 	old twin.oban_jobs;
 BEGIN
@@ -74,13 +80,16 @@ BEGIN
 			PERFORM model.tell('signal', '{"action":"pkill","job_id":' || job_id || '}');
 		END IF;
 	ELSIF verb = 'retry' THEN
-		UPDATE twin.oban_jobs SET state = 'available', scheduled_at = timezone('UTC', now()),
-				max_attempts = greatest(max_attempts, attempt + 1), completed_at = NULL,
-				cancelled_at = NULL, discarded_at = NULL
+		UPDATE twin.oban_jobs SET state = 'available', scheduled_at = at, max_attempts = greatest(max_attempts, attempt + 1),
+				completed_at = NULL, cancelled_at = NULL, discarded_at = NULL
 			WHERE id = job_id;
 		UPDATE twin.oban_jobs SET meta = meta || '{"uniq_bmp": []}'
 			WHERE id = job_id AND jsonb_typeof(meta) = 'object' AND meta ? 'uniq_bmp';
-		PERFORM model.wake(old.queue);
+		IF waits THEN
+			UPDATE twin.oban_jobs SET state = 'scheduled' WHERE id = job_id;
+		ELSE
+			PERFORM model.wake(old.queue);
+		END IF;
 	ELSE
 		DELETE FROM twin.oban_jobs WHERE id = job_id;
 	END IF;

@@ -54,6 +54,16 @@ class Json:
         return map(Json, smaller_json(self.value))
 
 
+class Spec(Json):
+    """An object of which only the rows, the changes and the ids can be made smaller."""
+
+    def smaller(self):
+        for key in ('rows', 'changes', 'ids'):
+            for less in smaller_json(self.value.get(key)):
+                if key != 'rows' or all('id' in row for row in less):
+                    yield Spec({**self.value, key: less})
+
+
 class Ids:
     """An array of ids: flat, with other lower bounds, or with two dimensions."""
 

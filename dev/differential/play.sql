@@ -146,3 +146,18 @@ BEGIN
 	END IF;
 	PERFORM pg_notify('done', '');
 END $$;
+
+-- The procedures took the time for themselves: what lies within this margin is the same. Only times
+-- around now and after it, for those long ago are of the jobs.
+CREATE FUNCTION differ.same_times(since timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	name text;
+BEGIN
+	FOREACH name IN ARRAY '{scheduled_at,cancelled_at}'::text[] LOOP
+		EXECUTE format($q$
+			UPDATE differ.jobs g SET %1$I = w.%1$I FROM twin.oban_jobs w
+			WHERE g.id = w.id AND g.%1$I <> w.%1$I AND w.%1$I >= timezone('UTC', $1) - interval '1 month'
+				AND g.%1$I BETWEEN w.%1$I - interval '30 s' AND w.%1$I + interval '30 s'
+		$q$, name) USING since;
+	END LOOP;
+END $$;

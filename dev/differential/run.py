@@ -67,7 +67,8 @@ def prepare(name, database):
             psql(database, '-c', f'ALTER SCHEMA {name} RENAME TO "{schema}"')
     else:
         psql(database, '-v', f'schema={schema}', *dialect)
-    for file in ('play', 'model_verbs', 'model_updates', 'model_filters'):
+    for file in ('play', 'model_verbs', 'model_updates', 'model_filters', 'model_batches',
+                 'model_triggers'):
         psql(database, '-v', f'schema={schema}', '-f', f'{HERE}/{file}.sql')
     with psycopg.connect(dbname=database, autocommit=True) as c:
         for setting in ('differ.prefix', 'oban_manage.prefix'):
@@ -112,14 +113,33 @@ class Referee:
         heard, self.heard[:] = list(self.heard), []
         return heard
 
+    def call_alone(self, text, settings):
+        """Runs a CALL, which commits, and says in SQL what it gave."""
+        for name, value in settings.items():
+            self.connection.execute('SELECT set_config(%s, %s, false)', [name, value])
+        try:
+            affected = self.connection.execute(text).fetchone()[0]
+            return f'SELECT {affected}::bigint AS affected'
+        except psycopg.Error as error:
+            if error.sqlstate is None:
+                raise
+            return f"SELECT model.refuse('{error.sqlstate}')"
+        finally:
+            for name in settings:
+                self.connection.execute(f'RESET {name}')
+
     def play(self, call):
         """What the call came to: SQLSTATE, whether it gave something, what differs or None."""
         got = call.render(call.got, 'public', self.schema)
         wanted = call.render(call.wanted, 'model', 'twin')
+        no_table = 'prefix =>' in wanted and f"prefix => {quote(self.table['schema'])}" not in wanted
+        if wanted.startswith('CALL '):
+            since = self.connection.execute('SELECT clock_timestamp()').fetchone()[0]
+            wanted, got = (self.call_alone(text, call.settings) for text in (wanted, got))
+            self.connection.execute('SELECT differ.same_times(%s)', [since])
         code, changed, differs = self.connection.execute(
             'SELECT * FROM differ.play(%s, %s, %s, %s)',
-            [got, wanted, Jsonb(call.settings), 'prefix =>' in wanted and
-             f"prefix => {quote(self.table['schema'])}" not in wanted], prepare=True).fetchone()
+            [got, wanted, Jsonb(call.settings), no_table], prepare=True).fetchone()
         heard = self.hear()
         if not heard or heard[-1][0] != 'done':
             raise RuntimeError(f'no sentinel among {heard}')

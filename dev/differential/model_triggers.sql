@@ -1,0 +1,187 @@
+-- The contract as plain SQL: the verbs as triggers of an application's table, and the guard of the
+-- jobs.
+--
+-- A spec says what is tried: timing, event and level of a trigger, the transition tables that it has,
+-- the verb, the column that holds the ids, the rows, and other arguments. differ.fire makes such a
+-- trigger and lets it fire; model.fire does the same statement without one, and then what the
+-- contract says that the trigger does.
+
+-- next_job and next_jobs are what an UPDATE makes of job and jobs.
+CREATE TABLE differ.app (id integer PRIMARY KEY, job bigint, jobs bigint[], few smallint[], word text,
+	next_job bigint, next_jobs bigint[]);
+CREATE VIEW differ.app_view AS SELECT * FROM differ.app;
+
+CREATE FUNCTION differ.set_app(spec jsonb) RETURNS void LANGUAGE sql AS $$
+	TRUNCATE differ.app;
+	INSERT INTO differ.app SELECT * FROM jsonb_populate_recordset(NULL::differ.app, spec -> 'rows')
+		WHERE spec ->> 'event' <> 'INSERT'
+$$;
+
+-- The statement that fires the trigger.
+CREATE FUNCTION differ.change_app(spec jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE CASE spec ->> 'event'
+		WHEN 'INSERT' THEN format('INSERT INTO differ.%I SELECT * FROM '
+			'jsonb_populate_recordset(NULL::differ.app, %L)', spec ->> 'relation', spec -> 'rows')
+		WHEN 'UPDATE' THEN format('UPDATE differ.%I SET job = next_job, jobs = next_jobs',
+			spec ->> 'relation')
+		WHEN 'DELETE' THEN format('DELETE FROM differ.%I', spec ->> 'relation')
+		ELSE 'TRUNCATE differ.app' END;
+	RETURN (SELECT jsonb_agg(to_jsonb(a) ORDER BY id) FROM differ.app a);
+END $$;
+
+-- The arguments of the trigger, in a home for callables.
+CREATE FUNCTION differ.trigger_arguments(spec jsonb, home text) RETURNS text LANGUAGE sql AS $$
+	SELECT string_agg(quote_literal(argument), ', ' ORDER BY n) FROM (VALUES
+		(1, spec ->> 'column'),
+		(2, CASE WHEN spec ? 'callable'
+			THEN CASE WHEN spec ? 'bare' THEN '' ELSE quote_ident(home) || '.' END || (spec ->> 'callable')
+			ELSE (spec -> 'changes')::text END),
+		(3, spec ->> 'prefix'),
+		(4, spec ->> 'more')) a (n, argument) WHERE argument IS NOT NULL
+$$;
+
+CREATE FUNCTION differ.fire(spec jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	result jsonb;
+BEGIN
+	PERFORM differ.set_app(spec);
+	EXECUTE format('CREATE TRIGGER t %s %s ON differ.%I %s FOR EACH %s EXECUTE FUNCTION public.%I(%s)',
+		spec ->> 'timing', spec ->> 'event', spec ->> 'relation',
+		(SELECT 'REFERENCING ' || string_agg(format('%s TABLE AS %s_rows', v, v), ' ')
+		 FROM jsonb_array_elements_text(spec -> 'tables') v),
+		spec ->> 'level', spec ->> 'function',
+		differ.trigger_arguments(spec, current_setting('differ.prefix')));
+	result := differ.change_app(spec);
+	EXECUTE format('DROP TRIGGER t ON differ.%I', spec ->> 'relation');
+	RETURN result;
+END $$;
+
+-- The numbers in a scalar or an array of any depth.
+CREATE FUNCTION model.numbers(value jsonb) RETURNS bigint[] LANGUAGE sql AS $$
+	SELECT array_agg(n::bigint) FROM jsonb_path_query(value, 'strict $.** ? (@.type() == "number")') n
+$$;
+
+CREATE FUNCTION model.existing(job_ids bigint[]) RETURNS bigint[] LANGUAGE sql AS $$
+	SELECT array_agg(id) FROM model.ids(job_ids) id JOIN twin.oban_jobs USING (id)
+$$;
+
+-- What a trigger with the jobs of one row, or of all, does.
+CREATE FUNCTION model.trigger_verb(spec jsonb, job_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM model.ids(job_ids)) THEN
+		RETURN;
+	END IF;
+	PERFORM model.check_prefix(spec ->> 'prefix');
+	IF spec ->> 'function' = 'oban_update_job' THEN
+		PERFORM model.oban_update_job(model.existing(job_ids), spec -> 'changes');
+	ELSE
+		PERFORM model.change_many(split_part(spec ->> 'function', '_', 2), job_ids, NULL);
+	END IF;
+END $$;
+
+-- The rows as they were and as they are, with the ids that the column holds, in its version.
+CREATE FUNCTION model.versions(spec jsonb, name text, reads_new boolean)
+RETURNS TABLE (n bigint, old jsonb, new jsonb, ids bigint[]) LANGUAGE sql AS $$
+	SELECT e.n, v.old, v.new, model.numbers(CASE WHEN reads_new THEN v.new ELSE v.old END -> name)
+	FROM jsonb_array_elements(spec -> 'rows') WITH ORDINALITY e (given, n),
+		to_jsonb(jsonb_populate_record(NULL::differ.app, given)) r,
+		LATERAL (SELECT CASE WHEN spec ->> 'event' <> 'INSERT' THEN r END,
+			CASE spec ->> 'event' WHEN 'INSERT' THEN r WHEN 'UPDATE' THEN r || jsonb_build_object(
+				'job', r -> 'next_job', 'jobs', r -> 'next_jobs') END) v (old, new)
+$$;
+
+CREATE FUNCTION model.fire(spec jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	event text := spec ->> 'event';
+	by_row boolean := spec ->> 'level' = 'ROW';
+	version text := substring(spec ->> 'column' FROM '(?i)^(old|new)[.]');
+	name text := regexp_replace(spec ->> 'column', '^(old|new)[.]', '', 'i');
+	reads_new boolean := coalesce(lower(version) = 'new', event <> 'DELETE');
+	with_callable boolean := spec ->> 'function' = 'oban_update_job_with';
+	query text;
+	result jsonb;
+	v record;
+BEGIN
+	PERFORM differ.set_app(spec);
+	IF spec ->> 'timing' <> 'INSTEAD OF' THEN
+		PERFORM differ.change_app(spec);
+	END IF;
+	result := (SELECT jsonb_agg(to_jsonb(a) ORDER BY id) FROM differ.app a);
+	IF by_row AND spec -> 'rows' = '[]' THEN
+		RETURN result;
+	ELSIF spec ? 'more' THEN
+		PERFORM model.refuse('22023');
+	ELSIF event = 'TRUNCATE' OR event = (CASE WHEN reads_new THEN 'DELETE' ELSE 'INSERT' END) THEN
+		PERFORM model.refuse('39P01');
+	ELSIF name NOT IN ('id', 'job', 'jobs', 'few', 'word', 'next_job', 'next_jobs') THEN
+		PERFORM model.refuse('42703');
+	ELSIF name = 'word' THEN
+		PERFORM model.refuse('42804');
+	ELSIF NOT by_row AND NOT spec -> 'tables' ? (CASE WHEN reads_new THEN 'NEW' ELSE 'OLD' END) THEN
+		PERFORM model.refuse('39P01');
+	END IF;
+
+	IF NOT with_callable THEN
+		PERFORM model.trigger_verb(spec, ids) FROM model.versions(spec, name, reads_new) WHERE by_row;
+		PERFORM model.trigger_verb(spec, array_agg(id))
+			FROM model.versions(spec, name, reads_new), unnest(ids) id WHERE NOT by_row;
+		RETURN result;
+	END IF;
+
+	-- Row by row, or all by the job's id; each with the row that named it.
+	FOR v IN SELECT id, jsonb_build_object('op', event, 'schema', 'differ', 'table',
+				spec ->> 'relation', 'old', CASE WHEN by_row OR NOT reads_new THEN old END,
+				'new', CASE WHEN by_row OR reads_new THEN new END) AS context
+			FROM model.versions(spec, name, reads_new), model.ids(ids) id
+			ORDER BY CASE WHEN by_row THEN n END, id, n LOOP
+		IF query IS NULL THEN
+			PERFORM model.check_prefix(spec ->> 'prefix');
+			IF spec ? 'bare' THEN
+				PERFORM model.refuse('22023');
+			END IF;
+			query := model.callable(('twin.' || (spec ->> 'callable'))::regproc);
+		END IF;
+		IF model.existing(ARRAY[v.id]) IS NOT NULL THEN
+			PERFORM model.call_for(query, v.id, v.context);
+		END IF;
+	END LOOP;
+	RETURN result;
+END $$;
+
+-- ---- the guard
+
+-- What a worker writes, by ids alone; the new values are those of a row of the table. The trigger is
+-- made as the contract says, or without its WHEN.
+SELECT format($q$
+CREATE FUNCTION differ.answer(spec jsonb) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+	changed integer;
+BEGIN
+	EXECUTE 'CREATE TRIGGER keep_cancelled BEFORE UPDATE ON %1$I.oban_jobs FOR EACH ROW '
+		|| CASE WHEN spec ? 'when' THEN 'WHEN (OLD.state = ''cancelled'' AND NEW.state IN '
+			'(''retryable'', ''scheduled'') AND NEW.cancelled_at IS NOT NULL)' ELSE '' END
+		|| ' EXECUTE FUNCTION public.oban_keep_cancelled()';
+	UPDATE %1$I.oban_jobs j SET state = a.state, meta = a.meta, attempt = j.attempt + a.attempt,
+		cancelled_at = CASE WHEN NOT spec ? 'clear' THEN j.cancelled_at END
+	FROM jsonb_populate_record(NULL::%1$I.oban_jobs, spec -> 'answer') a
+	WHERE j.id = ANY (model.numbers(spec -> 'ids'));
+	GET DIAGNOSTICS changed = ROW_COUNT;
+	DROP TRIGGER keep_cancelled ON %1$I.oban_jobs;
+	RETURN changed;
+END $$
+$q$, :'schema') \gexec
+
+CREATE FUNCTION model.answer(spec jsonb) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+	changed integer;
+BEGIN
+	UPDATE twin.oban_jobs j SET meta = a.meta, attempt = j.attempt + a.attempt,
+		cancelled_at = CASE WHEN NOT spec ? 'clear' THEN j.cancelled_at END,
+		state = CASE WHEN j.state = 'cancelled' AND a.state IN ('retryable', 'scheduled')
+			AND NOT spec ? 'clear' AND j.cancelled_at IS NOT NULL THEN j.state ELSE a.state END
+	FROM jsonb_populate_record(NULL::twin.oban_jobs, spec -> 'answer') a
+	WHERE j.id = ANY (model.numbers(spec -> 'ids'));
+	GET DIAGNOSTICS changed = ROW_COUNT;
+	RETURN changed;
+END $$;
