@@ -26,6 +26,26 @@ SET ROLE regress_oban_caller;
 SELECT oban_update_job_with(1, :keep, NULL, 'ex14');
 RESET ROLE;
 
+-- A callable whose job is of a type in such a schema, also where a kept plan has the type already
+CREATE TABLE closed.jobs AS SELECT (oban_get_job(1, 'ex14')).*;
+SELECT (SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
+		FROM pg_attribute WHERE attrelid = 'closed.jobs'::regclass AND attnum > 0) AS columns \gset
+CREATE TYPE closed.job AS (:columns);
+CREATE SCHEMA open;
+GRANT USAGE ON SCHEMA open TO regress_oban_caller;
+CREATE FUNCTION open.keep(job closed.job) RETURNS jsonb LANGUAGE sql RETURN NULL::jsonb;
+SELECT (oban_update_job_with(1, 'open.keep', NULL, 'ex14')).id;
+SET ROLE regress_oban_caller;
+SELECT oban_update_job_with(1, 'open.keep', NULL, 'ex14');
+RESET ROLE;
+GRANT USAGE ON SCHEMA closed TO regress_oban_caller;
+SET ROLE regress_oban_caller;
+SELECT (oban_update_job_with(1, 'open.keep', NULL, 'ex14')).id;
+RESET ROLE;
+DROP SCHEMA open CASCADE;
+DROP TYPE closed.job;
+DROP TABLE closed.jobs;
+
 -- Rows that are no job: an id that is no number; a type that is like oban_job but for a name, a type
 CREATE SCHEMA odd;
 CREATE TABLE odd.oban_jobs AS SELECT 'one' AS id, 'available' AS state;
@@ -211,6 +231,22 @@ INSERT INTO odd.notes SELECT n, ARRAY[n % 3 + 1, n % 5 + 3], repeat('x', 900000 
 FROM generate_series(1, 90) n;
 RESET work_mem;
 SELECT id, tags FROM ex14.oban_jobs WHERE id < 8 ORDER BY id;
+
+-- A callable that drops the table of its jobs, or makes it anew
+CALL tools.make_jobs('ex9');
+CREATE FUNCTION tools.drops(job jsonb, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TABLE odd.kept (LIKE ex9.oban_jobs);
+	DROP TABLE ex9.oban_jobs;
+	IF context ? 'anew' THEN
+		CREATE TABLE ex9.oban_jobs (LIKE odd.kept);
+	END IF;
+	RETURN context -> 'changes';
+END $$;
+SELECT oban_update_job_with(1, 'tools.drops', '{"changes": {"priority": 7}}', 'ex9');
+SELECT oban_update_job_with('{1,2}'::bigint[], 'tools.drops', '{"changes": {"priority": 7}}', 'ex9');
+SELECT oban_update_job_with('{1,2}'::bigint[], 'tools.drops', '{"anew": 1}', 'ex9');
+SELECT tools.states('ex9');
 
 -- A plan that leaves the cache while a statement runs it: a trigger of the table asks for more others
 -- than are kept, meanwhile; and once with an error that ends the statement

@@ -55,6 +55,12 @@ SELECT s AS schedule_in, tools.after(s, w) FROM (VALUES
 	(16, '"01:30:00"', '90 minutes'), (17, '"2 hours ago"', '-2 hours'), (18, '"0"', '0'),
 	(19, '"1 year 2 days 00:00:00.5"', '1 year 2 days 0.5 seconds')) v(n, s, w)
 ORDER BY n;
+-- Each field has its own sign, whatever the session's IntervalStyle.
+SET IntervalStyle = 'sql_standard';
+SELECT tools.after('"-1 day 2 hours"', make_interval(days => -1, hours => 2)),
+	tools.after('"1 month -3"', make_interval(months => 1, secs => -3));
+SHOW IntervalStyle;
+RESET IntervalStyle;
 -- Large ones, which fit.
 SELECT tools.after('"290000 years"', '290000 years'), tools.after('9e12', '2500000000 hours'),
 	tools.after('-6e10', '-16666666 hours -2400 seconds');

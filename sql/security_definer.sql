@@ -105,6 +105,30 @@ TRUNCATE evil.taken;
 RESET ROLE;
 SELECT id, tags FROM ex14.oban_jobs WHERE id BETWEEN 4 AND 6 ORDER BY id;
 
+-- Who may create in the callable's schema may put a function beside it there, for a type of their own:
+-- the types of a signature are not those of the search_path either.
+SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum) AS columns
+FROM pg_attribute WHERE attrelid = 'public.oban_job'::regclass \gset
+CREATE FUNCTION public.mark(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql
+	RETURN jsonb_build_object('tags', ARRAY['by the owner']);
+CREATE TRIGGER by_types AFTER DELETE ON tools.orders FOR EACH ROW WHEN (OLD.id = 4)
+	EXECUTE FUNCTION oban_update_job_with('job', 'public.mark(oban_job, jsonb)', 'ex14');
+INSERT INTO tools.orders VALUES (4, 'secret 4', 7);
+GRANT CREATE ON SCHEMA public TO regress_oban_evil;
+SET ROLE regress_oban_evil;
+CREATE TYPE evil.oban_job AS (:columns);
+CREATE FUNCTION public.mark(job evil.oban_job, context jsonb) RETURNS jsonb LANGUAGE sql
+	RETURN evil.tag(jsonb_populate_record(NULL::public.oban_job, to_jsonb(job)), context);
+SET search_path = evil, public;
+DELETE FROM tools.orders WHERE id = 4;
+RESET search_path;
+SELECT * FROM evil.taken;
+RESET ROLE;
+REVOKE CREATE ON SCHEMA public FROM regress_oban_evil;
+SELECT id, tags FROM ex14.oban_jobs WHERE id = 7;
+DROP FUNCTION public.mark(evil.oban_job, jsonb), public.mark(oban_job, jsonb);
+DROP TYPE evil.oban_job;
+
 -- In a cascade of a foreign key, an AFTER trigger has the rights of who began it, and a BEFORE trigger
 -- those of the table's owner: there a callable without a schema would lend them, were it not refused.
 CREATE TABLE tools.customers (id integer PRIMARY KEY);

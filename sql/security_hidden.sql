@@ -135,5 +135,38 @@ CALL oban_delete_in_batches('{"tags": "canary"}', 3, prefix => 'ex14');
 RESET ROLE;
 SELECT odd IS NULL AS mine_are_deleted, even = :'before_even' AS hidden_are_not FROM tools.peek();
 
+-- A trigger comes with ids out of a column that the caller may have no right to read. An error names
+-- those that were found for the caller, once they were, and no other.
+CALL tools.make_worlds();
+CREATE TABLE tools.app (note text, job_ids bigint[]);
+GRANT UPDATE (note) ON tools.app TO regress_oban_a;
+INSERT INTO tools.app VALUES ('x', '{2,3,4}');
+CREATE FUNCTION tools.fails(job oban_job) RETURNS jsonb LANGUAGE sql RETURN (1 / 0)::text::jsonb;
+CREATE FUNCTION tools.leaves_queue(job oban_job) RETURNS jsonb LANGUAGE sql
+	RETURN '{"queue": "canary"}'::jsonb;
+CREATE FUNCTION tools.fire(arguments text) RETURNS record LANGUAGE plpgsql AS $$
+DECLARE
+	result record;
+BEGIN
+	EXECUTE 'CREATE OR REPLACE TRIGGER app AFTER UPDATE ON tools.app FOR EACH ROW
+		EXECUTE FUNCTION ' || arguments;
+	SET LOCAL ROLE regress_oban_a;
+	result := tools.try('UPDATE tools.app SET note = ''y'' RETURNING 1');
+	RESET ROLE;
+	RETURN result;
+END $$;
+SELECT a.arguments, t.code, t.message, t.context
+FROM unnest(ARRAY['oban_update_job(''job_ids'', ''{"queue": "canary"}'', ''ex14'')',
+		'oban_update_job(''job_ids'', ''{"queue": "canary", "max_attempts": 5}'', ''ex14'')',
+		'oban_update_job(''job_ids'', ''{"schedule_in": 5, "queue": "canary"}'', ''ex14'')',
+		'oban_update_job_with(''job_ids'', ''tools.fails'', ''ex14'')',
+		'oban_update_job_with(''job_ids'', ''tools.leaves_queue'', ''ex14'')']) a(arguments),
+	tools.fire(a.arguments) AS t(code text, message text, detail text, hint text, context text);
+REVOKE ALL ON ex14.oban_jobs FROM regress_oban_a;
+SELECT t.code, t.message, t.context
+FROM unnest(ARRAY['oban_update_job(''job_ids'', ''{"priority": 1}'', ''ex14'')',
+		'oban_update_job_with(''job_ids'', ''tools.leaves_queue'', ''ex14'')']) a(arguments),
+	tools.fire(a.arguments) AS t(code text, message text, detail text, hint text, context text);
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;
 DROP ROLE regress_oban_a, regress_oban_owner;

@@ -15,6 +15,8 @@ ALTER TABLE tools.app DROP gone;
 CREATE VIEW tools.app_view AS SELECT job, t FROM tools.app;
 CREATE FUNCTION tools.tag(job oban_job)
 	RETURNS jsonb LANGUAGE sql AS $$SELECT jsonb '{"tags": []}'$$;
+CREATE FUNCTION pg_temp.tag(job oban_job)
+	RETURNS jsonb LANGUAGE sql AS $$SELECT jsonb '{"tags": []}'$$;
 CREATE FUNCTION tools.two(job oban_job) RETURNS jsonb LANGUAGE sql AS $$SELECT jsonb '{}'$$;
 CREATE FUNCTION tools.two(job jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT jsonb '{}'$$;
 CREATE FUNCTION tools.wrong(job text) RETURNS jsonb LANGUAGE sql AS $$SELECT jsonb '{}'$$;
@@ -159,6 +161,13 @@ SELECT c AS callable, r.* FROM unnest(ARRAY['', 'no_such', 'tag(oban_job)', '1',
 		'tools.two', 'tools.tag(', 'tools.tag()', 'tools.tag(jsonb)', 'tools.tag(no_type)',
 		'tools.a_procedure', 'tools.wrong', 'tools.wrong(text)', '-', 'tools.bad_result',
 		'tools.fails'])
+		WITH ORDINALITY c(c, n),
+	tools.fired(format('AFTER UPDATE ON tools.app FOR EACH ROW
+		EXECUTE FUNCTION oban_update_job_with(''job'', %L, ''py'')', c), :update) r ORDER BY n;
+-- In the schema of temporary objects, which is each session's own, however it is named
+SELECT n, r.code, replace(r.message, c, '…') AS message, r.unchanged
+FROM unnest(ARRAY[current_database() || '.pg_temp.tag', pg_my_temp_schema()::regnamespace || '.tag',
+		current_database() || '.' || pg_my_temp_schema()::regnamespace || '.tag(oban_job)'])
 		WITH ORDINALITY c(c, n),
 	tools.fired(format('AFTER UPDATE ON tools.app FOR EACH ROW
 		EXECUTE FUNCTION oban_update_job_with(''job'', %L, ''py'')', c), :update) r ORDER BY n;

@@ -35,6 +35,15 @@ type_takes_job(Oid type, Oid jobs)
 	return om_type_is_oban_job(type);
 }
 
+static void
+check_usage(Oid schema)
+{
+	AclResult aclresult = pg_namespace_aclcheck(schema, GetUserId(), ACL_USAGE);
+
+	if (aclresult != ACLCHECK_OK)
+		aclcheck_error(aclresult, OBJECT_SCHEMA, get_namespace_name(schema));
+}
+
 /*
  * Check that the function is a callable for the jobs table, which the caller
  * may call, and learn how to call it.
@@ -57,9 +66,7 @@ look_at_function(OmCallable *callable, Oid function, Oid jobs)
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_FUNCTION, callable->name);
 	/* Who looked the name up has been checked; who gives a number has not. */
-	aclresult = pg_namespace_aclcheck(proc->pronamespace, GetUserId(), ACL_USAGE);
-	if (aclresult != ACLCHECK_OK)
-		aclcheck_error(aclresult, OBJECT_SCHEMA, get_namespace_name(proc->pronamespace));
+	check_usage(proc->pronamespace);
 	InvokeFunctionExecuteHook(function);
 
 	if (proc->prokind != PROKIND_FUNCTION || proc->proretset)
@@ -77,6 +84,9 @@ look_at_function(OmCallable *callable, Oid function, Oid jobs)
 				 errmsg("%s cannot be a callable", callable->name),
 				 errdetail("A callable takes the job, as oban_job, the row type of its table or "
 						   "jsonb, and may take a context as jsonb; it returns jsonb.")));
+	/* The statement that makes the job of that type is checked only when it is parsed. */
+	if (types[0] != JSONBOID)
+		check_usage(get_rel_namespace(get_typ_typrelid(types[0])));
 	callable->argument_type = types[0];
 	callable->takes_context = (proc->pronargs == 2);
 	callable->xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
@@ -91,8 +101,9 @@ look_at_function(OmCallable *callable, Oid function, Oid jobs)
  *
  * jobs is InvalidOid where there is no job to call it for.
  *
- * Errors: no such function (42883), no right to execute it (42501), not a plain
- * function (42809), arguments or a result of other types (42804).
+ * Errors: no such function (42883), no right to execute it, or to the schema of
+ * it or of the type of the job (42501), not a plain function (42809), arguments
+ * or a result of other types (42804).
  */
 OmCallable *
 om_callable_prepare(FunctionCallInfo fcinfo, Oid function, Oid jobs)

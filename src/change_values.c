@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"
+#include "utils/guc.h"
 #include "utils/numeric.h"
 
 /*
@@ -141,6 +142,7 @@ bool
 om_value_time_from_now(const JsonbValue *value, Timestamp *time)
 {
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	int nestlevel;
 	Datum span;
 
 	if (value->type == jbvNumeric)
@@ -160,9 +162,15 @@ om_value_time_from_now(const JsonbValue *value, Timestamp *time)
 	if (value->type != jbvString)
 		return false;
 
-	/* In UTC, where each day has 24 hours, whatever the session's TimeZone */
+	/*
+	 * In UTC, where each day has 24 hours, whatever the session's TimeZone; and
+	 * each field with its own sign, whatever its IntervalStyle.
+	 */
+	nestlevel = NewGUCNestLevel();
+	om_set_within_level("IntervalStyle", "postgres");
 	span = DirectFunctionCall3(interval_in, CStringGetDatum(string_of(value)),
 							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	AtEOXact_GUC(true, nestlevel);
 	*time =
 		DatumGetTimestamp(DirectFunctionCall2(timestamp_pl_interval, TimestampGetDatum(now), span));
 	return !TIMESTAMP_NOT_FINITE(*time);

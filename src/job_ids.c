@@ -60,10 +60,13 @@ om_job_ids_add(OmJobIds *ids, int64 id)
 {
 	if (ids->count == ids->capacity)
 	{
-		/* As many as an array can hold; repalloc raises the error past that. */
+		/* As many as an array can hold */
 		int most = (MaxAllocSize - ARR_OVERHEAD_NONULLS(1)) / sizeof(int64);
 
-		ids->capacity = ids->capacity < most / 2 ? ids->capacity * 2 : Max(most, ids->count + 1);
+		if (ids->count >= most)
+			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("too many jobs"),
+							errdetail("A call takes at most %d.", most)));
+		ids->capacity = ids->capacity < most / 2 ? ids->capacity * 2 : most;
 		ids->array = repalloc(ids->array, ids_size(ids->capacity));
 	}
 	om_job_ids_data(ids)[ids->count++] = id;

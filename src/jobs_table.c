@@ -218,16 +218,22 @@ om_find_column(TupleDesc desc, const char *name)
  * Learn what the text of a query depends on.
  *
  * Errors: columns are missing (42703), a column has a type that neither Oban
- * gives it (42804).
+ * gives it (42804), a callable or a trigger has dropped the table (42P01).
  */
 void
 om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 {
-	Relation rel = table_open(jobs, NoLock);
-	TupleDesc desc = RelationGetDescr(rel);
+	Relation rel = try_table_open(jobs, NoLock);
+	TupleDesc desc;
 	StringInfoData missing;
 	int nmissing = 0;
 
+	/* The caller has locked it, but its own transaction may still drop it. */
+	if (rel == NULL)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("the table of the jobs was dropped during the call")));
+
+	desc = RelationGetDescr(rel);
 	shape->jobs = jobs;
 	shape->schema = get_namespace_name_or_temp(RelationGetNamespace(rel));
 	shape->name = quote_qualified_identifier(shape->schema, RelationGetRelationName(rel));

@@ -87,7 +87,6 @@ static void
 value_error_callback(void *arg)
 {
 	const OmKey *key = arg;
-
 	int code = geterrcode();
 
 	if (ERRCODE_TO_CATEGORY(code) == ERRCODE_DATA_EXCEPTION &&

@@ -28,3 +28,14 @@ _PG_init(void)
 
 	MarkGUCPrefixReserved("oban_manage");
 }
+
+/*
+ * Set a setting of PostgreSQL's for a moment, whatever the session has: from
+ * here to the AtEOXact_GUC of the caller's NewGUCNestLevel, or to an error.
+ */
+void
+om_set_within_level(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
+}

@@ -228,8 +228,7 @@ plan_by_index(KeptPlan *kept, Oid jobs)
 	CachedPlan *plan;
 
 	for (size_t i = 0; i < lengthof(off); i++)
-		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
-								 0, false);
+		om_set_within_level(off[i], "off");
 	kept->in_order = false;
 	plan = SPI_plan_get_cached_plan(kept->plan);
 	kept->generation = plan->generation;

@@ -7,11 +7,14 @@
  */
 #include "triggers.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
@@ -186,33 +189,54 @@ next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)
 }
 
 /*
- * The function whose name, or signature where there are several of that name,
- * is the second argument, with its schema.  Without one, or with pg_temp,
- * whoever fires the trigger would choose the function, which runs with the
- * rights of the table's owner where a foreign key cascades.
+ * The function of a signature, whose types have their schema, or are
+ * PostgreSQL's or in this one, lest the session's search_path choose them.
  */
 static Oid
-find_callable(const OmTrigger *trigger)
+find_signature(const char *signature, Oid schema)
+{
+	const char *name = quote_identifier(get_namespace_name(schema));
+	int nestlevel = NewGUCNestLevel();
+	Oid function;
+
+	om_set_within_level("search_path", psprintf("%s, pg_temp", name));
+	function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(signature)));
+	AtEOXact_GUC(true, nestlevel);
+	return function;
+}
+
+/*
+ * The function whose name, or signature where there are several of that name,
+ * is the second argument, with its schema.  Without one, or with that of
+ * temporary objects, whoever fires the trigger would choose the function, which
+ * runs with the rights of the table's owner where a foreign key cascades.
+ */
+static Oid
+find_callable(FunctionCallInfo fcinfo, const OmTrigger *trigger)
 {
 	const Trigger *definition = trigger->data->tg_trigger;
 	const char *callable = definition->tgargs[1];
 	const char *end = callable;
 	List *names;
+	Oid function = InvalidOid;
 
 	for (bool quoted = false; *end != '\0' && (quoted || *end != '('); end++)
 		if (*end == '"')
 			quoted = !quoted;
 	names = stringToQualifiedNameList(pnstrdup(callable, end - callable));
-	if (list_length(names) < 2 || strcmp(strVal(linitial(names)), "pg_temp") == 0)
+	if (list_length(names) >= 2)
+		function =
+			*end == '('
+				? find_signature(callable, get_func_namespace(fcinfo->flinfo->fn_oid))
+				: DatumGetObjectId(DirectFunctionCall1(regprocin, CStringGetDatum(callable)));
+	if (list_length(names) < 2 || isAnyTempNamespace(get_func_namespace(function)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("callable \"%s\" of trigger \"%s\" on \"%s\" has no fixed schema", callable,
 						definition->tgname, RelationGetRelationName(trigger->data->tg_relation)),
 				 errdetail("Whoever fires the trigger would choose it, by search_path or pg_temp."),
 				 errhint("Write its schema before it, as in 'public.a_function'.")));
-
-	return DatumGetObjectId(
-		DirectFunctionCall1(*end == '(' ? regprocedurein : regprocin, CStringGetDatum(callable)));
+	return function;
 }
 
 static void
@@ -220,17 +244,18 @@ update_with(FunctionCallInfo fcinfo, const OmTrigger *trigger, OmNextJob next, v
 {
 	Oid jobs = om_trigger_jobs_table(trigger, 2);
 
-	om_update_with(jobs, om_callable_prepare(fcinfo, find_callable(trigger), jobs), next, state,
-				   true, NULL);
+	om_update_with(jobs, om_callable_prepare(fcinfo, find_callable(fcinfo, trigger), jobs), next,
+				   state, true, NULL);
 }
 
 /*
  * oban_update_job_with() -> trigger
  *		Arguments of the trigger: the column with the jobs' ids, the callable with
- *		its schema, and a prefix.
+ *		its schema, and a prefix.  Types in a callable's signature are those of
+ *		PostgreSQL and of this extension, or have their schema too.
  *
- * Errors: as for oban_cancel_job(); a callable without a schema (22023); those
- * of oban_update_job_with with arguments.
+ * Errors: as for oban_cancel_job(); a callable without a schema, or in that of
+ * temporary objects (22023); those of oban_update_job_with with arguments.
  */
 PG_FUNCTION_INFO_V1(oban_update_job_with_trigger);
 

@@ -25,6 +25,7 @@ om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok, OmJobR
 	memset(update, 0, sizeof(*update));
 	update->jobs = jobs;
 	update->missing_ok = missing_ok;
+	update->may_name_jobs = !missing_ok;
 	update->result = result;
 	update->done = palloc0(capacity);
 	om_job_ids_init(&update->due, 0);
@@ -74,6 +75,10 @@ list_jobs(const OmUpdate *update, bool done, StringInfo list)
  * worked on in id order, as an index scan of a plain table does, it is the
  * first.  Triggers that fire after the statement may fail at any of them.
  *
+ * The ids that an application's trigger comes with are out of a column that the
+ * caller may have no right to read, and of jobs that may be hidden, so those are
+ * named only that were found.
+ *
  * This is called for notices and log messages too, where walking the jobs for
  * each of many would not do.
  */
@@ -84,7 +89,7 @@ om_update_error_callback(void *arg)
 	StringInfoData list;
 	int count;
 
-	if (!om_is_error())
+	if (!om_is_error() || !update->may_name_jobs)
 		return;
 
 	initStringInfo(&list);
@@ -147,9 +152,11 @@ om_update_drop_missing(OmUpdate *update)
 void
 om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback, void *state)
 {
+	update->may_name_jobs = !update->missing_ok;
 	om_update_step(update, (OmQuery){.step = OM_LOCK, .argument_type = argument_type}, NULL,
 				   callback, state);
 	om_update_drop_missing(update);
+	update->may_name_jobs = true;
 }
 
 /*

@@ -259,6 +259,7 @@ write_at_once(WithUpdate *with, int64 id, const OmChanges *changes)
 	with->update.changes = changes;
 	om_update_same(&with->update);
 	with->update.ids = &with->locked;
+	with->update.changes = NULL;
 }
 
 /*

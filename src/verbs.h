@@ -79,9 +79,10 @@ typedef struct OmUpdate
 {
 	Oid jobs;
 	bool missing_ok;		  /* pass over jobs that do not exist */
+	bool may_name_jobs;		  /* may errors name them: does the caller know of them? */
 	OmJobResult *result;	  /* NULL: nobody asks for the jobs */
 	OmOutcomes *outcomes;	  /* NULL: nobody asks what becomes of each */
-	const OmChanges *changes; /* to make to each of the jobs, where they are the same */
+	const OmChanges *changes; /* to make to each of the jobs; of om_update_same */
 	OmJobIds *ids;			  /* of the running step; distinct, in order */
 	bool *done;				  /* for each of them: has the step done it? */
 	int renamed;			  /* how many were done that have another id since, by a trigger */
