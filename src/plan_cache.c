@@ -58,6 +58,7 @@ typedef struct KeptPlan
 	int result_code; /* of OmStatement */
 	int nparams;
 	Oid param_types[OM_MAX_PARAMS];
+	bool no_force;	/* made where FORCE ROW LEVEL SECURITY does not hold */
 	bool by_index;	/* one plan, made by plan_by_index */
 	int generation; /* of that plan; 0: none yet */
 	bool in_order;	/* does that plan write jobs in ascending order of their ids? */
@@ -163,7 +164,8 @@ is_planned_otherwise(const KeptPlan *kept)
  * PostgreSQL parses the text again when the search_path is another or, with
  * row-level security in the plan, the role or row_security; and what the text
  * names may have moved since.  It keeps no watch over the tables of a statement
- * that a rule has made into none.
+ * that a rule has made into none, nor over FORCE ROW LEVEL SECURITY, which does
+ * not hold for the owner in a foreign key's cascade, and does after it.
  */
 static bool
 is_usable(const KeptPlan *kept)
@@ -172,8 +174,9 @@ is_usable(const KeptPlan *kept)
 
 	return SPI_plan_is_valid(kept->plan) && source->relationOids != NIL &&
 		   OverrideSearchPathMatchesCurrent(source->search_path) &&
-		   !(source->dependsOnRLS && (source->rewriteRoleId != GetUserId() ||
-									  source->rewriteRowSecurity != row_security)) &&
+		   !(source->dependsOnRLS &&
+			 (source->rewriteRoleId != GetUserId() || source->rewriteRowSecurity != row_security ||
+			  kept->no_force != InNoForceRLSOperation())) &&
 		   !is_planned_otherwise(kept);
 }
 
@@ -258,6 +261,7 @@ prepare(Oid jobs, OmQuery query)
 	/* From here to the return nothing must fail but for want of memory. */
 	kept = MemoryContextAllocZero(CacheMemoryContext, sizeof(KeptPlan));
 	kept->plan = plan;
+	kept->no_force = InNoForceRLSOperation();
 	kept->by_index = by_index;
 	kept->result_code = statement.result_code;
 	kept->nparams = statement.nparams;
