@@ -68,14 +68,22 @@ step_ubsan()
 	found "$(grep -c 'runtime error:' "$server/server.log")" "$server/server.log"
 }
 
+# In some of each session's calls, which discard.c draws, and tells why.
 step_discard()
 {
+	local server=$workplace/discard setting
 	need_debug_server || return 0
-	start_server "$workplace/discard"
-	# In the tests' sessions, not in what runs beside them.
-	psql -X -q -c 'ALTER ROLE postgres SET debug_discard_caches = 1'
+	in_group gcc -shared -fPIC -O1 -Wall -Werror -isystem "$("$PG_CONFIG" --includedir-server)" \
+		-o "$("$PG_CONFIG" --pkglibdir)/discard.so" dev/discard.c >>"$log" 2>&1 || { failed=1; return 0; }
+	start_server "$server"
+	for setting in session_preload_libraries=discard "discard.seed='${SEED-1}'" \
+		"discard.every='${DISCARD_EVERY-10}'"; do
+		echo "$setting" >>"$server/data/postgresql.conf"
+	done
+	pg_ctl -D "$server/data" reload >>"$log"
 	run_suites .
-	found "$(grep -c TRAP: "$workplace/discard/server.log")" "$workplace/discard/server.log"
+	figures="$(grep -c 'discarded caches in a call' "$server/server.log") calls"
+	found "$(grep -c TRAP: "$server/server.log")" "$server/server.log"
 }
 
 # A process writes what it finds to a file of its own; --quiet: nothing else.

@@ -16,10 +16,10 @@ DROP ROLE IF EXISTS regress_oban_operations;
 CREATE ROLE regress_oban_operations;
 -- The grants of the page, word by word, for another table and role.
 \set page :abs_srcdir '/docs/operations_role.md'
-SELECT regexp_replace(pg_read_file(:'page'), '.*\n(GRANT USAGE ON SCHEMA public.*?ON oban_jobs TO operations;).*',
+SELECT regexp_replace(pg_read_file(:'page'), '.*\n(GRANT USAGE ON SCHEMA public.*?ON public.oban_jobs TO operations;).*',
 	'\1') AS grants \gset
 SELECT replace(replace(replace(:'grants', 'TO operations', 'TO regress_oban_operations'),
-	'SCHEMA public', 'SCHEMA ex11'), 'ON oban_jobs', 'ON ex11.oban_jobs') AS grants \gset
+	'SCHEMA public', 'SCHEMA ex11'), 'public.oban_jobs', 'ex11.oban_jobs') AS grants \gset
 \set ECHO all
 :grants
 SELECT privilege, string_agg(attname, ', ' ORDER BY attname) AS not_granted
