@@ -117,6 +117,9 @@ CREATE SCHEMA theirs;
 CREATE EXTENSION oban_manage SCHEMA theirs;
 SELECT theirs.oban_cancel_job(NULL::bigint);
 SELECT theirs.oban_cancel_job(1, 'py');
+-- Its functions are not theirs: nor is it to take them away from all.
+REVOKE EXECUTE ON FUNCTION theirs.oban_delete_many_jobs FROM PUBLIC;
+SELECT has_function_privilege('public', 'theirs.oban_delete_many_jobs(bigint[],text)', 'EXECUTE');
 DROP EXTENSION oban_manage;
 DROP SCHEMA theirs;
 RESET ROLE;

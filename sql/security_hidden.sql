@@ -38,7 +38,8 @@ BEGIN
 		CASE s WHEN 'cancelled' THEN timestamp '2024-01-01' END
 	FROM unnest(enum_range(NULL::ex14.oban_job_state)) WITH ORDINALITY u(s, g),
 		generate_series(0, 1) v;
-	UPDATE ex14.oban_jobs SET attempted_by = '{node}' WHERE id % 2 = 1;
+	UPDATE ex14.oban_jobs SET attempted_by = '{node}', attempt = CASE id WHEN 13 THEN 5 ELSE attempt END
+		WHERE id % 2 = 1;
 END $$;
 CREATE FUNCTION tools.look(role text) RETURNS SETOF record LANGUAGE sql AS $$
 	SELECT o.* FROM tools.observe(role, 'public',
@@ -156,15 +157,30 @@ DROP POLICY see ON ex14.oban_jobs;
 DROP POLICY change ON ex14.oban_jobs;
 DROP POLICY remove ON ex14.oban_jobs;
 CREATE POLICY mine ON ex14.oban_jobs USING (queue = 'mine');
+CREATE TABLE tools.batches (n serial, call text);
+INSERT INTO tools.batches (call) VALUES
+	($$CALL oban_cancel_in_batches('{"all": true}', 2, prefix => 'ex14')$$),
+	($$CALL oban_retry_in_batches('{"state": ["cancelled", "completed"]}', 2, prefix => 'ex14')$$),
+	($$CALL oban_update_in_batches('{"all": true}', '{"max_attempts": 5}', 3, prefix => 'ex14')$$),
+	($$CALL oban_update_in_batches('{"all": true}', '{"queue": "canary"}', 3, prefix => 'ex14')$$),
+	($$CALL oban_delete_in_batches('{"worker": ["App.Canary", "App.Worker"]}', 3, prefix => 'ex14')$$),
+	($$CALL oban_delete_in_batches('{"tags": "canary"}', 3, prefix => 'ex14')$$);
+GRANT USAGE ON SCHEMA tools TO regress_oban_a, regress_oban_owner;
+GRANT SELECT ON tools.batches TO regress_oban_a, regress_oban_owner;
 CALL tools.make_worlds();
 SELECT even FROM tools.peek() \gset before_
 SET ROLE regress_oban_a;
-CALL oban_cancel_in_batches('{"all": true}', 2, prefix => 'ex14');
-CALL oban_retry_in_batches('{"state": ["cancelled", "completed"]}', 2, prefix => 'ex14');
-CALL oban_update_in_batches('{"all": true}', '{"max_attempts": 5}', 3, prefix => 'ex14');
-CALL oban_update_in_batches('{"all": true}', '{"queue": "canary"}', 3, prefix => 'ex14');
-CALL oban_delete_in_batches('{"worker": ["App.Canary", "App.Worker"]}', 3, prefix => 'ex14');
-CALL oban_delete_in_batches('{"tags": "canary"}', 3, prefix => 'ex14');
+SELECT call FROM tools.batches ORDER BY n \gexec
+RESET ROLE;
+SELECT odd IS NULL AS mine_are_deleted, even = :'before_even' AS hidden_are_not FROM tools.peek();
+-- As the owner, on whom it is forced, also after a cascade
+CALL tools.make_worlds();
+SELECT even FROM tools.peek() \gset before_
+INSERT INTO tools.customers VALUES (1);
+INSERT INTO tools.visits VALUES (1);
+DELETE FROM tools.customers;
+SET ROLE regress_oban_owner;
+SELECT call FROM tools.batches ORDER BY n \gexec
 RESET ROLE;
 SELECT odd IS NULL AS mine_are_deleted, even = :'before_even' AS hidden_are_not FROM tools.peek();
 

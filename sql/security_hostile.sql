@@ -143,6 +143,30 @@ CREATE TABLE tools.elsewhere AS SELECT * FROM ex14.oban_jobs;
 SELECT r.* FROM tools.by_rule('UPDATE TO ex14.oban_jobs DO INSTEAD UPDATE tools.elsewhere e
 	SET state = NEW.state WHERE e.id = OLD.id RETURNING ' || :'nulls') r;
 SELECT tools.states('ex14');
+-- The procedures too
+\set ECHO queries
+CREATE RULE hostile AS ON UPDATE TO ex14.oban_jobs DO INSTEAD NOTHING;
+CREATE RULE hostile_delete AS ON DELETE TO ex14.oban_jobs DO INSTEAD NOTHING;
+SELECT replace(replace(call, 'IDS', '4,5'), 'CHANGES', '{"priority": 3}') FROM tools.entry
+WHERE call LIKE 'CALL%' ORDER BY n \gexec
+DROP RULE hostile ON ex14.oban_jobs;
+DROP RULE hostile_delete ON ex14.oban_jobs;
+-- and the owner's casts, and event triggers that refuse every command
+CREATE FUNCTION evil.captured(ex14.oban_job_state) RETURNS text LANGUAGE plpgsql AS
+	$$BEGIN RETURN 'captured by a cast'; END$$;
+CREATE CAST (ex14.oban_job_state AS text) WITH FUNCTION evil.captured(ex14.oban_job_state) AS IMPLICIT;
+CREATE EVENT TRIGGER regress_oban_end ON ddl_command_end EXECUTE FUNCTION tools.no_ddl();
+CREATE EVENT TRIGGER regress_oban_start ON ddl_command_start EXECUTE FUNCTION tools.no_ddl();
+SET search_path = :bad_path;
+SELECT pg_catalog.replace(pg_catalog.replace(call, 'IDS', '1,2,4,5'), 'CHANGES', '{"priority": 3}')
+FROM tools.entry WHERE call OPERATOR(pg_catalog.~~) 'CALL%' ORDER BY n \gexec
+RESET search_path;
+\set ECHO all
+DROP EVENT TRIGGER regress_oban_start;
+DROP EVENT TRIGGER regress_oban_end;
+DROP CAST (ex14.oban_job_state AS text);
+DROP FUNCTION evil.captured;
+SELECT tools.states('ex14');
 
 -- Callables that change the session: the call goes on with the table that it began with, and as
 -- the role that there is by then.

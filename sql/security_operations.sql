@@ -62,6 +62,12 @@ CALL oban_update_in_batches('{"queue": "mail"}', '{"priority": 1}', prefix => 'e
 CALL oban_cancel_in_batches('{"args": {"n": "canary"}}', prefix => 'ex11');
 CALL oban_retry_in_batches('{"state": "cancelled"}', prefix => 'ex11');
 CALL oban_delete_in_batches('{"id": 4}', prefix => 'ex11');
+CALL oban_update_in_batches('{"id": 5}', '{"args": {}}', prefix => 'ex11');
+CALL oban_update_in_batches('{"id": 5}', '{"worker": "W"}', prefix => 'ex11');
+RESET ROLE;
+REVOKE DELETE ON ex11.oban_jobs FROM regress_oban_operations;
+SET ROLE regress_oban_operations;
+CALL oban_delete_in_batches('{"id": 5}', prefix => 'ex11');
 RESET ROLE;
 SELECT tools.states('ex11');
 

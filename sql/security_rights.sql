@@ -147,6 +147,15 @@ BEGIN
 	RETURN 'created';
 EXCEPTION WHEN insufficient_privilege THEN RETURN sqlerrm;
 END $$;
+BEGIN;
+SELECT format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', oid::regprocedure) AS statement
+FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prorettype = 'trigger'::regtype
+	AND proname LIKE 'oban\_%' ORDER BY proname \gexec
+SET LOCAL ROLE regress_oban_some;
+SELECT f, tools.try_trigger(f || '(''jobs'', ''{}'')')
+FROM unnest('{oban_cancel_job,oban_retry_job,oban_delete_job,oban_update_job,oban_update_job_with,
+	oban_keep_cancelled}'::text[]) f;
+ROLLBACK;
 
 -- By verb. Whoever has rights on the table has them in plain SQL too; what this stops is our ways.
 -- oban_manage_jobs is a way to every verb, and the triggers that are there stay.
