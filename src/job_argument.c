@@ -77,7 +77,8 @@ om_type_is_oban_job(Oid type)
 
 /*
  * Read argument argno of type record.  Returns false when it or its id is NULL:
- * nothing to do.  Otherwise gives the job's id, and its table, locked.
+ * nothing to do, and there may be no table.  Otherwise gives the job's id, and
+ * its table, locked.
  *
  * Errors: not a row of an oban_jobs table nor an oban_job (42804), and those of
  * om_jobs_table_by_prefix.
@@ -89,10 +90,9 @@ om_job_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode, Oid *jobs
 	HeapTupleData tuple;
 	TupleDesc desc;
 	Oid row_relid;
+	bool is_row; /* of a table; else an oban_job */
 	Form_pg_attribute id_column;
 	Oid id_type;
-	bool prefix_isnull = true;
-	Datum prefix = (Datum) 0;
 	Datum value;
 	bool isnull;
 
@@ -110,15 +110,10 @@ om_job_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode, Oid *jobs
 
 	/* InvalidOid for an anonymous record */
 	row_relid = typeOrDomainTypeRelid(desc->tdtypeid);
-	if (OidIsValid(row_relid) && get_rel_relkind(row_relid) != RELKIND_COMPOSITE_TYPE)
+	is_row = OidIsValid(row_relid) && get_rel_relkind(row_relid) != RELKIND_COMPOSITE_TYPE;
+	if (is_row)
 		*jobs = om_jobs_table_of_row_type(row_relid, lockmode);
-	else if (looks_like_oban_job(desc))
-	{
-		prefix = heap_getattr(&tuple, OM_JOB_PREFIX, desc, &prefix_isnull);
-		*jobs = om_jobs_table_by_prefix(prefix_isnull ? NULL : DatumGetTextPP(prefix), lockmode);
-	}
-
-	if (!OidIsValid(*jobs))
+	if (is_row ? !OidIsValid(*jobs) : !looks_like_oban_job(desc))
 		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
 						errmsg("argument of type %s is not a job", format_type_be(desc->tdtypeid)),
 						errdetail("A job is a row of an oban_jobs table, or an oban_job."),
@@ -133,7 +128,17 @@ om_job_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode, Oid *jobs
 
 	value = heap_getattr(&tuple, id_column->attnum, desc, &isnull);
 	if (!isnull)
+	{
 		*id = om_job_id(value, id_type);
+		if (!is_row)
+		{
+			bool prefix_isnull;
+			Datum prefix = heap_getattr(&tuple, OM_JOB_PREFIX, desc, &prefix_isnull);
+
+			*jobs =
+				om_jobs_table_by_prefix(prefix_isnull ? NULL : DatumGetTextPP(prefix), lockmode);
+		}
+	}
 	ReleaseTupleDesc(desc);
 	return !isnull;
 }
