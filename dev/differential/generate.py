@@ -4,7 +4,7 @@
 extension or of the model, @t that of the table, and <name> a part.
 """
 
-from parts import Call, Ids, Json, Null, Option, Raw, Spec, quote
+from parts import Call, Ids, Json, Null, Option, Raw, Spec, quote, quote_name
 
 STATES = ['available', 'scheduled', 'executing', 'retryable', 'completed', 'discarded', 'cancelled',
           'suspended']
@@ -15,7 +15,7 @@ PAST = ['2024-01-02 03:04:05.678901', '2024-02-29 00:00:00', '1999-12-31 23:59:5
 FUTURE = ['2099-01-02 00:00:00', '2150-06-07 08:09:10.5']
 ISO = ['2024-01-02T03:04:05.678901Z', '2024-01-02T03:04:05+02:00', '2099-01-02', '2024-02-29',
        '2099-01-02T00:00:00', '2024-01-02 08:49:05.678901+05:45', '2099-12-31T23:30:00-0800',
-       '2024-02-29T00:00Z', '1999-12-31T23:59:59.999999', '2150-06-07T08:09:10.5Z']
+       '20240102T030405Z', '2024-01-02t03:04z', '102024-01-02', '20240102', '2024-02-29T00:00Z', '1999-12-31T23:59:59.999999', '2150-06-07T08:09:10.5Z']
 NO_TIME = ['infinity', '-infinity', 'tomorrow', 'now', '', 'x', '2024-13-01', '2023-02-29',
            '2024-01-01T25:00:00Z', 'epoch', '1/2/2024', 5, True, None, {}, []]
 SCALARS = [None, True, False, 0, 1, -1, 1.5, '', 'x', [], {}, [1], {'a': 1}]
@@ -33,6 +33,7 @@ class Generator:
         self.small = table['small']
         self.nullable = table['nullable']
         self.schema = table['schema']
+        self.partitions = table.get('partitions', [])
 
     def chance(self, probability):
         return self.rng.random() < probability
@@ -90,8 +91,8 @@ class Generator:
         if chosen and self.chance(0.2):
             chosen.append(chosen[0])
         if self.chance(0.1):
-            chosen.insert(0, None)
-        return chosen
+            chosen.insert(self.rng.randint(0, len(chosen)), None)
+        return [None, None] if self.chance(0.01) else chosen
 
     def part(self, name, part):
         self.parts[name] = part
@@ -128,7 +129,8 @@ class Generator:
             'worker': lambda: rng.choice(WORKERS),
             'scheduled_at': lambda: rng.choice(ISO),
             'schedule_in': lambda: rng.choice([
-                0, 60, -60, 0.5, -1.25, 1e6, Raw('3600.000001'), '5 minutes', '-1 day', '1 month',
+                0, 60, -60, 0.5, -1.25, 1e6, Raw('3600.000001'), Raw('0.0000016'), Raw('-0.0000016'),
+                '5 minutes', '-1 day', '1 month', '-1 day 2:00', '1 month -3 days',
                 '1 day 02:00', '0', 'PT1H', '2 weeks ago']),
             'tags': lambda: self.some(TAGS + [' Urgent ', 'B\n', '\t', 7, Raw('1.50'), True, None],
                                       0, 5),
@@ -164,7 +166,7 @@ class Generator:
             'state': lambda: rng.choice([rng.choice(self.states), self.some(self.states)]),
             'queue': lambda: rng.choice([rng.choice(QUEUES), self.some(QUEUES), 'none', '']),
             'worker': lambda: rng.choice([rng.choice(WORKERS), self.some(WORKERS)]),
-            'priority': lambda: rng.choice([0, 1, [0, 2], 99999, [2**40, 1]]),
+            'priority': lambda: rng.choice([0, 1, [0, 2], 99999, 65536, 2**32, [2**40, 1]]),
             'attempt': lambda: rng.choice([0, [1, 2, 3, 20], Raw('0.0'), Raw('1e400')]),
             'max_attempts': lambda: rng.choice([20, [1, 5, 6, 7], 40000]),
             'args': lambda: rng.choice(OBJECTS[1:]), 'meta': lambda: rng.choice(OBJECTS[1:]),
@@ -176,7 +178,7 @@ class Generator:
                                   rng.choice([['after'], ['before'], ['after', 'before']])}
         bad = {
             'id': [None, 1.5, '1', [], [1, None], [1, 'x'], {}, True, [[1]]],
-            'state': ['', 'Available', 'nonsense', None, [], ['available', None], 5, {}],
+            'state': ['' if 'suspended' in self.states else 'suspended', 'Available', 'nonsense', None, [], ['available', None], 5, {}],
             'queue': [None, 5, [], ['default', 5], {}, True], 'worker': [None, 1, [], {}, [None]],
             'priority': [0.5, '0', None, [], [0.5]], 'attempt': ['x', None, {}],
             'max_attempts': [True, [], 'x'], 'args': [{}, [], None, 'a', [1], 5],
@@ -188,6 +190,8 @@ class Generator:
                          {'after': rng.choice(NO_TIME)}, {'before': 5, 'after': '2024-01-01'}]
         if self.chance(0.03):
             return rng.choice([Null, None, {}, [], 'x', 5, True, [{'all': True}]])
+        if self.chance(0.3):
+            return {'all': True}
         found = {key: good[key]() for key in rng.sample(list(good), rng.choice([1, 1, 1, 2, 3]))}
         if self.chance(0.15):
             key = rng.choice(list(bad))
@@ -210,14 +214,27 @@ class Generator:
         if self.chance(0.04):
             return f'SELECT {expression} AS v FROM {rng.choice(wrong)}', \
                 "SELECT model.refuse('42804')"
+        if self.chance(0.2):
+            # One that was never read, and whose job there may not be
+            job = {'id': None if self.chance(0.1) else job_id, 'state': rng.choice(self.states)}
+            kind = rng.choice(['public.oban_job', '@t.oban_jobs'])
+            if kind == 'public.oban_job':
+                job['prefix'] = rng.choice([self.schema, self.schema, None, 'nowhere', 'model'])
+            sources = [f'jsonb_populate_record(NULL::{kind}, {Json(job).sql()}) j']
         text = f'SELECT {expression} AS v FROM {rng.choice(sources)}'
+        if self.partitions and self.chance(0.2):
+            # As a row of a partition, where it is
+            partition = f'{quote_name(self.schema)}.{rng.choice(self.partitions)}'
+            return f'SELECT {expression} AS v FROM {partition} j WHERE j.id = {job_id}', \
+                f'SELECT {expression} AS v FROM twin.oban_jobs j WHERE j.id = {job_id} ' \
+                f'AND EXISTS (SELECT FROM {partition} p WHERE p.id = {job_id})'
         return text, text
 
     def callable_and_context(self, ids):
         rng = self.rng
         name = rng.choice(['pick', 'pick_row', 'pick_json'] * 4 +
                           ['tag', 'tag_row', 'tag_json', 'later', 'merge', 'nothing', 'divides',
-                           'keeps_log', 'keeps_log'])
+                           'keeps_log', 'keeps_log', 'strict'])
         if self.chance(0.07):
             name = rng.choice(['gives_text', 'gives_set', 'takes_id', 'takes_text', 'takes_none',
                                'takes_three', 'is_aggregate', '', '-'])
@@ -251,8 +268,12 @@ class Generator:
             settings['TimeZone'] = self.rng.choice(['UTC', 'America/New_York', 'Asia/Kathmandu'])
         if self.chance(0.1):
             settings['DateStyle'] = 'German, DMY'
+        if self.chance(0.1):
+            settings['IntervalStyle'] = 'sql_standard'
         if self.chance(0.15):
             settings['plan_cache_mode'] = 'force_generic_plan'
+        if self.chance(0.1):
+            settings['differ.decoy'] = 'on'
         return Call(*made, self.parts, settings)
 
     def both(self, kind, text):
@@ -333,7 +354,8 @@ class Generator:
     def call_read(self, _, ids):
         target = f"({self.rng.choice(ids + [self.job_id(), 'NULL'])})::bigint"
         if self.chance(0.5):
-            return self.both('get', f'SELECT * FROM @m.oban_get_job({target}{self.prefix()})')
+            form = self.rng.choice(['SELECT * FROM {}', 'SELECT {} AS v'])
+            return self.both('get', form.format(f'@m.oban_get_job({target}{self.prefix()})'))
         return self.both('job_cancelled',
                          f'SELECT @m.oban_job_cancelled({target}{self.prefix()}) AS v')
 

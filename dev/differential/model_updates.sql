@@ -22,10 +22,12 @@ CREATE FUNCTION model.time(value jsonb) RETURNS timestamp LANGUAGE plpgsql AS $$
 DECLARE
 	text text := value #>> '{}';
 BEGIN
-	IF jsonb_typeof(value) <> 'string'
-		OR text !~ '^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?$' THEN
+	-- With separators or without
+	IF jsonb_typeof(value) <> 'string' OR text !~* replace(
+		'^(\d{4,6}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d+)?)?OFFSET)?'
+		'|\d{8}([T ]\d{4}(\d\d([.]\d+)?)?OFFSET)?)$', 'OFFSET', '(Z|[+-]\d\d(:?\d\d)?)?') THEN
 		RETURN NULL;
-	ELSIF text ~ ':.*(Z|[+-]\d\d(:?\d\d)?)$' THEN
+	ELSIF text ~* '[T ].*(Z|[+-]\d\d(:?\d\d)?)$' THEN
 		RETURN timezone('UTC', text::timestamptz);
 	END IF;
 	RETURN text::timestamp;
@@ -46,7 +48,8 @@ BEGIN
 END $$;
 
 -- The time that a change of the schedule asks for; NULL when it asks for none.
-CREATE FUNCTION model.schedule(changes jsonb) RETURNS timestamp LANGUAGE plpgsql AS $$
+CREATE FUNCTION model.schedule(changes jsonb) RETURNS timestamp LANGUAGE plpgsql
+SET IntervalStyle = 'postgres' AS $$
 DECLARE
 	at jsonb := changes -> 'scheduled_at';
 	after jsonb := changes -> 'schedule_in';
@@ -140,11 +143,16 @@ BEGIN
 	END IF;
 END $$;
 
+CREATE FUNCTION model.missing(job_ids bigint[]) RETURNS SETOF bigint LANGUAGE sql AS $$
+	SELECT i FROM model.ids(job_ids) i
+	WHERE NOT EXISTS (SELECT FROM twin.oban_jobs j WHERE j.id = i)
+$$;
+
 CREATE FUNCTION model.must_exist(job_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	IF EXISTS (SELECT FROM model.ids(job_ids) i
-			WHERE NOT EXISTS (SELECT FROM twin.oban_jobs j WHERE j.id = i)) THEN
-		PERFORM model.refuse('P0002');
+	IF EXISTS (SELECT FROM model.missing(job_ids)) THEN
+		RAISE no_data_found USING MESSAGE = (SELECT string_agg(i::text, ', ' ORDER BY i)
+			FROM (SELECT i FROM model.missing(job_ids) i ORDER BY i LIMIT 10) m);
 	END IF;
 END $$;
 
@@ -179,7 +187,7 @@ RETURNS public.oban_job LANGUAGE plpgsql AS $$
 BEGIN
 	IF to_jsonb(job) ->> 'id' IS NULL THEN
 		-- No row, no table, and none of its limits but those of all tables.
-		PERFORM model.check_changes(changes, CASE WHEN to_jsonb(job) ? 'id'
+		PERFORM model.check_changes(changes, CASE WHEN to_jsonb(job) ? 'id' AND NOT to_jsonb(job) ? 'prefix'
 			THEN model.most('max_attempts') ELSE 2147483647 END);
 		RETURN NULL;
 	END IF;

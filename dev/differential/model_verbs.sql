@@ -51,8 +51,10 @@ CREATE FUNCTION model.tell(name text, payload text) RETURNS void LANGUAGE plpgsq
 DECLARE
 	channel text := current_setting('differ.prefix') || '.oban_' || name;
 BEGIN
-	IF model.notifies() AND octet_length(channel) < 64 THEN
-		PERFORM pg_notify('model', channel || ' ' || payload);
+	IF model.notifies() THEN
+		-- Of a channel that cannot be a warning tells.
+		PERFORM pg_notify('model', CASE WHEN octet_length(channel) < 64
+			THEN channel || ' ' || payload ELSE 'warned' END);
 	END IF;
 END $$;
 

@@ -27,6 +27,11 @@ def quote(text):
     return "'" + text.replace("'", "''") + "'"
 
 
+def quote_name(text):
+    """A name as SQL has it."""
+    return '"' + text.replace('"', '""') + '"'
+
+
 def smaller_json(value):
     """The same with one key or element left out, at any depth."""
     if isinstance(value, dict):
@@ -78,7 +83,10 @@ class Ids:
         if texts and self.shape == 'bounds':
             return f"'[-3:{len(texts) - 4}]={{{','.join(texts)}}}'::bigint[]"
         if texts and self.shape == 'deep':
-            return "'{" + ','.join(f'{{{t}}}' for t in texts) + "}'::bigint[]"
+            # In pairs where they are even
+            n = 1 + (len(texts) % 2 == 0)
+            rows = [','.join(texts[i:i + n]) for i in range(0, len(texts), n)]
+            return "'{" + ','.join(f'{{{row}}}' for row in rows) + "}'::bigint[]"
         return f"'{{{','.join(texts)}}}'::bigint[]"
 
     def smaller(self):

@@ -48,7 +48,7 @@ def difference(differs):
     """Only what is not the same on both sides."""
     differs = dict(differs)
     lines = []
-    for what in ('', ' calls', ' result', ' notifications'):
+    for what in ('', ' calls', ' result', ' notifications', ' others'):
         got, wanted = differs.get('got' + what), differs.get('wanted' + what)
         if not what:
             what = ' jobs'
