@@ -43,6 +43,7 @@ TABLES = {
                  'partitions': ['live', 'suspended', 'completed', 'discarded', 'cancelled']},
 }
 CALLS_A_CASE = 6
+CASES_UNTIL_LARGE = 500  # every so many there are more jobs than are locked at once
 CASES_A_CLEANING = 60
 
 
@@ -139,6 +140,22 @@ class Referee:
 
     def play(self, call):
         """What the call came to: SQLSTATE, whether it gave something, what differs or None."""
+        try:
+            return self.play_alive(call)
+        except psycopg.OperationalError as error:
+            self.connection.close()
+            self.wait_for_server()
+            return None, False, {'got result': f'the connection was lost: {error}'}
+
+    def wait_for_server(self):
+        for _ in range(120):
+            try:
+                return self.connect()
+            except psycopg.OperationalError:
+                time.sleep(0.5)
+        raise RuntimeError('the server does not come back')
+
+    def play_alive(self, call):
         got = call.render(call.got, 'public', self.schema)
         wanted = call.render(call.wanted, 'model', 'twin')
         self.warned.clear()
@@ -170,6 +187,8 @@ class Referee:
 def make_case(seed, name, number):
     rng = random.Random(f'{seed}/{name}/{number}')
     generator = generate.Generator(rng, TABLES[name])
+    if number % CASES_UNTIL_LARGE == CASES_UNTIL_LARGE - 1:
+        return generator.large_case()
     jobs = generator.jobs()
     return jobs, [generator.call(jobs) for _ in range(CALLS_A_CASE)]
 
