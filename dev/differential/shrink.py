@@ -1,6 +1,9 @@
 """From a case that differs to the smallest jobs and call that still do."""
 
 import json
+import time
+
+from parts import fewer
 
 PLAIN = {'queue': 'default', 'worker': 'W', 'attempt': 0, 'max_attempts': 20, 'priority': 0,
          'args': {}, 'meta': {}, 'tags': [], 'errors': [], 'attempted_by': [],
@@ -23,10 +26,10 @@ def fails(referee, jobs, calls):
 
 
 def smaller(jobs, calls):
-    for n in range(len(calls) - 1):
-        yield jobs, calls[:n] + calls[n + 1:]
-    for n in range(len(jobs)):
-        yield jobs[:n] + jobs[n + 1:], calls
+    for less in fewer(calls[:-1]):
+        yield jobs, less + calls[-1:]
+    for less in fewer(jobs):
+        yield less, calls
     for n, call in enumerate(calls):
         for less in call.smaller():
             yield jobs, calls[:n] + [less] + calls[n + 1:]
@@ -61,9 +64,10 @@ def difference(differs):
     return lines
 
 
-def shrink(referee, jobs, calls, differs, tries=2000):
+def shrink(referee, jobs, calls, differs, tries=2000, seconds=120):
     """A report of the smallest case found."""
     note = ''
+    end = time.monotonic() + seconds
     seen = fails(referee, jobs, calls)
     if not seen:
         note = '  (only after the cases before it: nothing to shrink)'
@@ -77,7 +81,7 @@ def shrink(referee, jobs, calls, differs, tries=2000):
             progress = False
             for candidate in smaller(jobs, calls):
                 tries -= 1
-                if tries < 0:
+                if tries < 0 or time.monotonic() > end:
                     break
                 found = fails(referee, *candidate)
                 if found:
