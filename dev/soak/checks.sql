@@ -1,69 +1,122 @@
--- What must hold of a round, each as a view of what does not: job, and what is wrong.
+-- What must hold of a round when it is over, each as a view of what does not: job, and what is wrong.
+-- The views of round.sql, which need only the log, are asked again too.
 --
--- psql variables: guard, whether the jobs have oban_keep_cancelled; the tables told, executed, heard
--- and spells hold what the actors were told.
-CREATE INDEX ON events (actor);
+-- The tables told, executed, asked, heard and spells hold what the actors were told.
+CREATE INDEX ON events (actor, job);
+ANALYZE events, told, executed, asked, heard;
 
--- Who did it, as which verb: what a client calls has a name of its own.
-CREATE VIEW happened AS
-	SELECT e.*, t.form, t.outcome, coalesce(t.verb, substring(e.actor FROM '^[a-z]+')) AS by
-	FROM events e LEFT JOIN told t USING (actor);
+-- Of each call and each job that it named: the last change before the call began, by its snapshot,
+-- and whether somebody else changed the job before the client's next call. Its own are three at most.
+CREATE TABLE named AS
+	SELECT actor, form, verb, kind, outcome, sqlstate, later, n.job, s.seq, s.new_state AS state,
+		later IS NULL OR EXISTS (SELECT FROM (SELECT actor, xid FROM events e
+				WHERE e.job = n.job AND e.seq > coalesce(s.seq, 0) ORDER BY e.seq LIMIT 4) e
+			WHERE e.actor <> t.actor AND pg_visible_in_snapshot(xid, later)) AS touched
+	FROM (SELECT *, lead(snapshot) OVER (PARTITION BY client ORDER BY began) AS later FROM told) t
+		CROSS JOIN LATERAL (SELECT DISTINCT unnest(t.named) AS job) n
+		LEFT JOIN LATERAL (SELECT seq, new_state FROM events e
+			WHERE e.job = n.job AND pg_visible_in_snapshot(xid, snapshot) ORDER BY seq DESC LIMIT 1) s ON true;
+CREATE INDEX ON named (actor, job);
 
-CREATE VIEW checks."the log of a job has no gap" AS
-	SELECT job, format('event %s begins with %s/%s, after %s/%s', seq, old_state, old_attempt,
-		before, attempt_before) AS wrong
-	FROM (SELECT *, row_number() OVER w AS n, lag(new_state) OVER w AS before,
-			lag(new_attempt) OVER w AS attempt_before FROM events WINDOW w AS (PARTITION BY job ORDER BY seq)) e
-	WHERE CASE n WHEN 1 THEN old_state IS NOT NULL
-		ELSE old_state IS NULL OR (old_state, old_attempt) IS DISTINCT FROM (before, attempt_before) END;
-
--- So no cancelled job is fetched unless it was retried or its own worker put it back, and no job that
--- is executing is deleted, retried, or fetched again.
-CREATE VIEW checks."each change is one that its maker may make" AS
-	SELECT job, format('event %s, %s: %s/%s to %s/%s', seq, actor, old_state, old_attempt, new_state,
-		new_attempt) AS wrong
-	FROM happened WHERE NOT coalesce(CASE
-		WHEN by = 'worker' AND new_state = 'executing' THEN
-			old_state = 'available' AND new_attempt = old_attempt + 1
-		WHEN old_state IS NULL THEN by IN ('oban', 'psql')
-		WHEN new_attempt <> old_attempt THEN false
-		WHEN by = 'worker' THEN old_state IS NOT NULL AND new_state IN
-			('completed', 'retryable', 'scheduled', 'discarded', 'cancelled') AND NOT
-			(:'guard'::boolean AND old_state = 'cancelled' AND new_state IN ('retryable', 'scheduled'))
-		WHEN by = 'oban' THEN CASE WHEN new_state IS NULL
-			THEN old_state IN ('completed', 'cancelled', 'discarded')
-			ELSE (old_state IN ('scheduled', 'retryable') AND new_state = 'available')
-				OR (old_state = 'executing' AND new_state IN ('available', 'discarded')) END
-		WHEN by = 'cancel' THEN new_state = 'cancelled'
-			AND old_state NOT IN ('completed', 'discarded', 'cancelled')
-		WHEN by = 'retry' THEN new_state = 'available' AND old_state NOT IN ('available', 'executing')
-		WHEN by = 'delete' THEN new_state IS NULL AND old_state <> 'executing'
-		WHEN by = 'update' THEN old_state = new_state OR (old_state IN ('available', 'scheduled')
-			AND new_state IN ('available', 'scheduled')) END, false);
+-- The outcomes that oban_manage_jobs told, of a dry run too.
+CREATE TABLE outcomes AS
+	SELECT actor, verb, kind, outcome AS told, (a ->> 0)::bigint AS job, a ->> 1 AS outcome,
+		a ->> 2 AS old_state, a ->> 3 AS new_state
+	FROM told CROSS JOIN jsonb_array_elements(answers) a WHERE kind IN ('outcomes', 'dry_run');
+CREATE INDEX ON outcomes (actor, job);
+ANALYZE named, outcomes;
 
 CREATE VIEW checks."what a client was told is in the log" AS
-	SELECT NULL::bigint AS job, format('%s, %s: told %s and %s, the log has %s and %s', t.actor, t.form,
+	SELECT NULL::bigint AS job, format('%s: told %s and %s, the log has %s and %s', t.actor,
 		t.count, t.jobs, count(e.job), array_agg(e.job ORDER BY e.job)) AS wrong
 	FROM told t LEFT JOIN events e USING (actor)
-	WHERE outcome = 'told' AND kind IS NOT NULL
-	GROUP BY t.actor, t.form, t.count, t.jobs
+	WHERE outcome = 'told' AND kind IN ('count', 'outcomes', 'jobs')
+	GROUP BY t.actor, t.count, t.jobs
 	HAVING count(e.job) <> t.count OR (t.jobs IS NOT NULL AND t.count > 0
 		AND array_agg(e.job ORDER BY e.job) <> t.jobs);
 
-CREATE VIEW checks."the jobs that an update returned are as it wrote them" AS
-	SELECT e.job, format('%s: told priority %s, the log has %s', t.actor, p.priority, e.priority) AS wrong
-	FROM told t CROSS JOIN unnest(t.jobs, t.priorities) AS p(job, priority) JOIN events e
-		ON (e.actor, e.job) = (t.actor, p.job)
-	WHERE t.priorities IS NOT NULL AND p.priority <> e.priority;
+CREATE VIEW checks."a call changes each job that it must" AS
+	SELECT job, format('%s: the job was %s all the time, and is not changed', actor, state) AS wrong
+	FROM named n WHERE outcome = 'told' AND kind IS DISTINCT FROM 'dry_run' AND NOT touched
+		AND verb IS NOT NULL AND acts(verb, state)
+		AND NOT EXISTS (SELECT FROM events e WHERE (e.actor, e.job) = (n.actor, n.job));
 
-CREATE VIEW checks."a call that was refused changed nothing" AS
-	SELECT job, format('%s, %s: event %s', actor, form, seq) AS wrong
-	FROM happened WHERE outcome = 'refused' AND form NOT LIKE '%batches';
+CREATE VIEW checks."a call changes only jobs that it names" AS
+	SELECT e.job, format('%s: named %s, %s; event %s', t.actor, t.named, t.filter, e.seq) AS wrong
+	FROM told t JOIN events e USING (actor)
+	WHERE CASE WHEN t.filter IS NULL THEN e.job <> ALL (t.named)
+		-- A scalar, any of an array, or what an object contains.
+		ELSE EXISTS (SELECT FROM jsonb_each(t.filter) f
+			WHERE NOT (f.value @> (e.was -> f.key) OR (e.was -> f.key) @> f.value)) END;
+
+CREATE VIEW checks."an update writes the keys that it names and nothing else" AS
+	SELECT job, format('%s: %s, event %s: %s to %s', actor, changes, seq, was, became) AS wrong
+	FROM (SELECT e.*, t.changes, (t.changes ->> 'schedule_in')::float8 AS wait
+		FROM events e JOIN told t USING (actor) WHERE e.by = 'update') e
+	WHERE became IS DISTINCT FROM was || CASE
+		WHEN changes IS NULL THEN jsonb_build_object('meta', became -> 'meta')
+		WHEN wait IS NULL THEN changes || CASE WHEN changes ? 'tags' THEN '{"tags": ["a", "b"]}' ELSE '{}' END::jsonb
+		ELSE jsonb_build_object('scheduled_at', at + make_interval(secs => wait), 'state', CASE
+			WHEN old_state = 'available' AND wait > 0 THEN 'scheduled'
+			WHEN old_state = 'scheduled' AND wait <= 0 THEN 'available' ELSE old_state END) END;
+
+-- In UTC the times of an oban_job are those of its row.
+CREATE VIEW checks."the jobs that an update returned are as it wrote them" AS
+	SELECT job, format('%s: told %s, the log has %s', actor, told, became) AS wrong
+	FROM (SELECT e.actor, e.job, e.became, replace((a -> 1)::text, '+00:00"', '"')::jsonb AS told
+		FROM told t CROSS JOIN jsonb_array_elements(t.answers) a JOIN events e
+			ON (e.actor, e.job) = (t.actor, (a ->> 0)::bigint) WHERE t.kind = 'jobs') u
+	WHERE told - 'prefix' <> became;
+
+CREATE VIEW checks."a job that was read is as the log has it" AS
+	SELECT n.job, format('%s: told %s, the log has %s', n.actor, told, became) AS wrong
+	FROM named n LEFT JOIN events e USING (seq) LEFT JOIN (SELECT actor, (a ->> 0)::bigint AS job,
+			replace((a -> 1)::text, '+00:00"', '"')::jsonb AS told
+		FROM told CROSS JOIN jsonb_array_elements(answers) a WHERE kind = 'read') r
+		ON (r.actor, r.job) = (n.actor, n.job)
+	WHERE kind = 'read' AND outcome = 'told' AND told - 'prefix' IS DISTINCT FROM became;
+
+CREATE VIEW checks."a worker is told whether its job is cancelled" AS
+	SELECT a.job, format('told %s, but the job was %s', cancelled, new_state) AS wrong
+	FROM asked a LEFT JOIN LATERAL (SELECT new_state FROM events e
+		WHERE e.job = a.job AND pg_visible_in_snapshot(xid, snapshot) ORDER BY seq DESC LIMIT 1) s ON true
+	WHERE cancelled IS DISTINCT FROM coalesce(new_state = 'cancelled', true);
+
+CREATE VIEW checks."the states of an outcome are those of the log" AS
+	SELECT job, format('%s: told %s, event %s from %s to %s', o.actor, o, seq, e.old_state, e.new_state) AS wrong
+	FROM outcomes o JOIN events e USING (actor, job)
+	WHERE (o.old_state, o.new_state) IS DISTINCT FROM (e.old_state, e.new_state);
+
+CREATE VIEW checks."an outcome is what the job's state asks for" AS
+	SELECT job, format('%s: told %s, but the job was %s', o.actor, o, n.state) AS wrong
+	FROM named n LEFT JOIN outcomes o USING (actor, job)
+	WHERE n.kind IN ('outcomes', 'dry_run') AND n.outcome IN ('told', 'rolled back') AND (o.job IS NULL
+		OR (o.outcome IN ('ignored', 'not_found') AND o.new_state IS DISTINCT FROM o.old_state)
+		OR (NOT touched AND (o.old_state IS DISTINCT FROM n.state OR o.outcome <> CASE
+			WHEN n.state IS NULL THEN 'not_found' WHEN NOT acts(n.verb, n.state) THEN 'ignored'
+			ELSE CASE n.verb WHEN 'cancel' THEN 'cancelled' WHEN 'retry' THEN 'retried' ELSE n.verb || 'd' END END)));
+
+CREATE VIEW checks."a call that was refused or rolled back changed nothing" AS
+	SELECT job, format('%s: event %s', actor, seq) AS wrong
+	FROM told t JOIN events e USING (actor)
+	WHERE outcome = 'rolled back' OR (outcome = 'refused' AND t.form NOT LIKE '%batches');
+
+-- As all that are named are updated, or none.
+CREATE VIEW checks."who is told that a job is missing named one that was" AS
+	SELECT NULL::bigint AS job, format('%s: named %s', actor, array_agg(job)) AS wrong
+	FROM named n WHERE sqlstate = 'P0002' GROUP BY actor, form
+	HAVING NOT bool_or(state IS NULL OR later IS NULL OR EXISTS (SELECT FROM events e
+			WHERE e.job = n.job AND new_state IS NULL AND pg_visible_in_snapshot(xid, later))) OR form !~ '^update(_with)? (id|array|many|record|oban_job)$';
 
 CREATE VIEW checks."no update is lost" AS
-	SELECT job, format('%s, %s: event %s made %s steps', actor, form, seq, steps) AS wrong
-	FROM happened WHERE steps IS NOT NULL AND CASE WHEN form = 'trigger update_with' THEN steps < 1
-		WHEN form LIKE 'update\_with%' THEN steps <> 1 ELSE steps <> 0 END;
+	SELECT job, format('%s: %s steps', actor, steps) AS wrong
+	FROM (SELECT t.actor, t.form, t.named, e.job, sum(coalesce((became #>> '{meta,steps}')::integer, 0)
+			- coalesce((was #>> '{meta,steps}')::integer, 0)) AS steps
+		FROM told t JOIN events e USING (actor) WHERE t.verb <> 'delete' GROUP BY t.actor, e.job) e
+	-- Of the three rows two name all, one the first half.
+	WHERE steps <> CASE WHEN form = 'trigger update_with' THEN
+			2 + (job = ANY (named[1:cardinality(named) / 2]))::integer
+		WHEN form LIKE 'update\_with%' THEN 1 ELSE 0 END;
 
 CREATE VIEW checks."no attempt is executed twice" AS
 	SELECT job, format('attempt %s, by %s', attempt, string_agg(worker, ', ')) AS wrong
@@ -77,7 +130,7 @@ CREATE VIEW checks."what a worker executes it has fetched" AS
 
 -- Also where the connection was lost, so that the client does not know whether it happened.
 CREATE VIEW checks."a call happens wholly or not at all" AS
-	SELECT min(e.job) AS job, format('%s, %s, %s: %s changes in %s transactions', t.actor, t.form,
+	SELECT min(e.job) AS job, format('%s, %s: %s changes in %s transactions', t.actor,
 		t.outcome, count(*), count(DISTINCT e.xid)) AS wrong
 	FROM told t JOIN events e USING (actor)
 	GROUP BY t.actor, t.form, t.outcome, t.named
@@ -86,16 +139,23 @@ CREATE VIEW checks."a call happens wholly or not at all" AS
 			<> ARRAY(SELECT DISTINCT unnest(t.named) ORDER BY 1));
 
 CREATE VIEW checks."no batch is larger than it was asked to be" AS
-	SELECT min(e.job) AS job, format('%s, %s: %s jobs', e.actor, e.form, count(*)) AS wrong
-	FROM happened e WHERE e.form LIKE '%batches' GROUP BY e.actor, e.form, e.xid HAVING count(*) > 20;
+	SELECT min(job) AS job, format('%s: %s jobs', actor, count(*)) AS wrong
+	FROM events WHERE form LIKE '%batches' GROUP BY actor, xid HAVING count(*) > 20;
 
--- At least those that were told while somebody listened, at most all.
-CREATE VIEW checks."who listens hears of each executing job that is cancelled" AS
-	SELECT job, format('heard %s times, cancelled while executing %s times, %s of them for sure', heard,
-		cancelled, must) AS wrong
-	FROM (SELECT e.job, count(*) AS cancelled, count(*) FILTER (WHERE e.outcome = 'told' AND EXISTS (
-				SELECT FROM spells WHERE t.began > spells.began AND t.ended < spells.ended)) AS must
-			FROM happened e JOIN told t USING (actor)
-			WHERE e.by = 'cancel' AND e.old_state = 'executing' GROUP BY e.job) c
-		FULL JOIN (SELECT job, count(*) AS heard FROM heard GROUP BY job) h USING (job)
-	WHERE coalesce(heard, 0) NOT BETWEEN coalesce(must, 0) AND coalesce(cancelled, 0);
+-- Each signal at least as often as calls told of it while somebody listened, at most as often as it
+-- was due; a queue is woken once a transaction.
+CREATE VIEW checks."who listens hears of what is cancelled or made available" AS
+	SELECT NULL::bigint AS job, format('%s %s: heard %s times, due %s times, %s of them for sure', channel,
+		payload, heard, due, sure) AS wrong
+	FROM (SELECT channel, payload, count(*) AS due, count(*) FILTER (WHERE sure) AS sure
+		FROM (SELECT DISTINCT xid, CASE by WHEN 'cancel' THEN 'oban_signal' ELSE 'oban_insert' END AS channel,
+				CASE by WHEN 'cancel' THEN format('{"action":"pkill","job_id":%s}', e.job)
+					ELSE format('{"queue":%s}', became -> 'queue') END AS payload,
+				outcome = 'told' AND EXISTS (SELECT FROM spells
+					WHERE t.began > spells.began AND t.ended < spells.ended) AS sure
+			FROM events e JOIN told t USING (actor)
+			WHERE NOT quiet AND CASE by WHEN 'cancel' THEN old_state = 'executing'
+				ELSE new_state = 'available' AND old_state <> 'available' END) d
+		GROUP BY channel, payload) d
+		FULL JOIN (SELECT channel, payload, count(*) AS heard FROM heard GROUP BY 1, 2) h USING (channel, payload)
+	WHERE coalesce(heard, 0) NOT BETWEEN coalesce(sure, 0) AND coalesce(due, 0);

@@ -5,24 +5,34 @@
 -- have oban_keep_cancelled.
 
 -- Changes of one job are logged in the order in which they were made, for who makes one holds the
--- job until its commit. The actor is the application name. By statement triggers, for a row that
--- moves between partitions is an update to them.
+-- job until its commit. The actor is the application name: of a managing client it goes on with the
+-- form of its call. By statement triggers, for a row that moves between partitions is an update to
+-- them.
 CREATE TABLE public.events (
 	seq bigserial PRIMARY KEY, actor text DEFAULT current_setting('application_name'), job bigint,
-	old_state text, new_state text, old_attempt integer, new_attempt integer, priority integer,
-	steps integer, xid xid8 DEFAULT pg_current_xact_id());
+	was jsonb, became jsonb, xid xid8 DEFAULT pg_current_xact_id(),
+	at timestamp DEFAULT timezone('UTC', now()),
+	old_state text GENERATED ALWAYS AS (was ->> 'state') STORED,
+	new_state text GENERATED ALWAYS AS (became ->> 'state') STORED,
+	old_attempt integer GENERATED ALWAYS AS ((was ->> 'attempt')::integer) STORED,
+	new_attempt integer GENERATED ALWAYS AS ((became ->> 'attempt')::integer) STORED,
+	form text GENERATED ALWAYS AS (substring(actor FROM '^client\S+ (.*)')) STORED,
+	by text GENERATED ALWAYS AS (coalesce(substring(actor FROM ' (cancel|retry|delete|update)'),
+		substring(actor FROM '^[a-z]+'))) STORED);
 CREATE INDEX ON public.events (job, seq);
 CREATE FUNCTION public.log_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF TG_OP = 'INSERT' THEN
-		INSERT INTO public.events (job, new_state, new_attempt) SELECT id, state, attempt FROM n;
+		INSERT INTO public.events (job, became) SELECT id, to_jsonb(n) FROM n;
 	ELSIF TG_OP = 'DELETE' THEN
-		INSERT INTO public.events (job, old_state, old_attempt) SELECT id, state, attempt FROM o;
+		INSERT INTO public.events (job, was) SELECT id, to_jsonb(o) FROM o;
 	ELSE
-		INSERT INTO public.events (job, old_state, new_state, old_attempt, new_attempt, priority, steps)
-		SELECT id, o.state, n.state, o.attempt, n.attempt, n.priority,
-			coalesce((n.meta ->> 'steps')::integer, 0) - coalesce((o.meta ->> 'steps')::integer, 0)
-		FROM o JOIN n USING (id);
+		INSERT INTO public.events (job, was, became)
+		SELECT id, to_jsonb(o), to_jsonb(n) FROM o JOIN n USING (id);
+		-- Others shall come to wait for what a worker has just fetched.
+		IF current_setting('application_name') LIKE 'worker%' AND random() < 0.3 THEN
+			PERFORM pg_sleep(random() * 0.02);
+		END IF;
 	END IF;
 	RETURN NULL;
 END $$;
@@ -51,16 +61,17 @@ CREATE FUNCTION public.step_json(job jsonb, context jsonb) RETURNS jsonb LANGUAG
 -- Row triggers where one row is changed at a time, statement triggers where it is many.
 CREATE TABLE public.visits (id bigint PRIMARY KEY, job_id bigint);
 CREATE TRIGGER cancels AFTER DELETE ON public.visits
-	FOR EACH ROW EXECUTE FUNCTION oban_cancel_job('job_id');
+	FOR EACH ROW EXECUTE FUNCTION oban_cancel_job('job_id', :'schema');
 CREATE TRIGGER delays AFTER UPDATE ON public.visits
-	FOR EACH ROW EXECUTE FUNCTION oban_update_job('job_id', '{"schedule_in": 0.2}');
+	FOR EACH ROW EXECUTE FUNCTION oban_update_job('job_id', '{"schedule_in": 0.2}', :'schema');
 CREATE TABLE public.orders (id bigint PRIMARY KEY, job_ids bigint[]);
 CREATE TRIGGER retries AFTER INSERT ON public.orders REFERENCING NEW TABLE AS n
 	FOR EACH STATEMENT EXECUTE FUNCTION oban_retry_job('job_ids');
-CREATE TRIGGER steps AFTER UPDATE ON public.orders REFERENCING NEW TABLE AS n
-	FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('job_ids', 'public.step');
-CREATE TRIGGER deletes AFTER DELETE ON public.orders REFERENCING OLD TABLE AS o
-	FOR EACH STATEMENT EXECUTE FUNCTION oban_delete_job('job_ids');
+CREATE TABLE public.invoices (id bigint PRIMARY KEY, job_ids bigint[]);
+CREATE TRIGGER steps AFTER UPDATE ON public.invoices REFERENCING NEW TABLE AS n
+	FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('job_ids', 'public.step', :'schema');
+CREATE TRIGGER deletes AFTER DELETE ON public.invoices REFERENCING OLD TABLE AS o
+	FOR EACH STATEMENT EXECUTE FUNCTION oban_delete_job('job_ids', :'schema');
 
 -- As both Obans fetch and stage, and as workers answer.
 CREATE FUNCTION public.fetch(most integer) RETURNS TABLE (id bigint, attempt integer) LANGUAGE sql
@@ -118,22 +129,63 @@ SET search_path FROM CURRENT AS $$
 	OVERRIDING SYSTEM VALUE
 	SELECT nextval('public.ids'), CASE n % 2 WHEN 0 THEN 'Even' ELSE 'Odd' END,
 		(CASE n % 5 WHEN 0 THEN 'scheduled' ELSE 'available' END)::oban_job_state,
-		CASE n % 7 WHEN 0 THEN 'slow' ELSE 'default' END, 30, jsonb_build_object('n', n % 10),
+		CASE n % 7 WHEN 0 THEN 'slow' ELSE 'default' END, 30, jsonb_build_object('n', n % 50),
 		timezone('UTC', now()) + interval '0.5 s'
 	FROM generate_series(1, many) n
 $$;
 
+CREATE FUNCTION public.acts(verb text, state text) RETURNS boolean LANGUAGE sql IMMUTABLE RETURN
+	CASE verb WHEN 'cancel' THEN state NOT IN ('completed', 'discarded', 'cancelled')
+		WHEN 'retry' THEN state NOT IN ('available', 'executing')
+		WHEN 'delete' THEN state <> 'executing' ELSE state IS NOT NULL END;
+
 -- In one snapshot, so that it may be asked at any time: also of what a crash has left.
 CREATE SCHEMA checks;
 CREATE VIEW checks."the table is as the log ends" AS
-	SELECT coalesce(j.id, e.job) AS job, format('the table has %s/%s, the log %s/%s', j.state,
-		j.attempt, new_state, new_attempt) AS wrong
+	SELECT coalesce(j.id, e.job) AS job, format('the table has %s, the log %s', to_jsonb(j), became) AS wrong
 	FROM oban_jobs j FULL JOIN (SELECT DISTINCT ON (job) * FROM events ORDER BY job, seq DESC) e
 		ON e.job = j.id
-	WHERE (j.state::text, j.attempt::integer) IS DISTINCT FROM (new_state, new_attempt);
+	WHERE to_jsonb(j) IS DISTINCT FROM became;
+
 CREATE VIEW checks."as many jobs are there as were inserted and not deleted" AS
 	SELECT NULL::bigint AS job, format('%s inserted, %s deleted, %s there', i, d, n) AS wrong
 	FROM (SELECT count(*) FILTER (WHERE old_state IS NULL) AS i,
 			count(*) FILTER (WHERE new_state IS NULL) AS d FROM events) e,
 		(SELECT count(*) AS n FROM oban_jobs) j
 	WHERE n <> i - d;
+
+CREATE VIEW checks."the log of a job has no gap" AS
+	SELECT job, format('event %s begins with %s, after %s', seq, was, before) AS wrong
+	FROM (SELECT job, seq, was, lag(became) OVER (PARTITION BY job ORDER BY seq) AS before FROM events) e
+	WHERE was IS DISTINCT FROM before;
+
+-- So no cancelled job is fetched unless it was retried or its own worker put it back, and no job that
+-- is executing is deleted, retried, or fetched again.
+CREATE VIEW checks."each change is one that its maker may make" AS
+	SELECT job, format('event %s, %s: %s/%s to %s/%s', seq, actor, old_state, old_attempt, new_state,
+		new_attempt) AS wrong
+	FROM events WHERE NOT coalesce(CASE
+		WHEN by = 'worker' AND new_state = 'executing' THEN
+			old_state = 'available' AND new_attempt = old_attempt + 1
+		WHEN old_state IS NULL THEN by IN ('oban', 'psql')
+		WHEN new_attempt <> old_attempt THEN false
+		WHEN by = 'worker' THEN new_state IN
+			('completed', 'retryable', 'scheduled', 'discarded', 'cancelled') AND NOT
+			(:'guard'::boolean AND old_state = 'cancelled' AND new_state IN ('retryable', 'scheduled'))
+		WHEN by = 'oban' THEN CASE WHEN new_state IS NULL
+			THEN old_state IN ('completed', 'cancelled', 'discarded')
+			ELSE (old_state IN ('scheduled', 'retryable') AND new_state = 'available')
+				OR (old_state = 'executing' AND new_state IN ('available', 'discarded')) END
+		WHEN by = 'cancel' THEN new_state = 'cancelled' AND acts(by, old_state)
+		WHEN by = 'retry' THEN new_state = 'available' AND acts(by, old_state)
+		WHEN by = 'delete' THEN new_state IS NULL AND acts(by, old_state)
+		WHEN by = 'update' THEN old_state = new_state OR (old_state IN ('available', 'scheduled')
+			AND new_state IN ('available', 'scheduled')) END, false);
+
+CREATE VIEW checks."cancel and retry set what they must and nothing else" AS
+	SELECT job, format('event %s, %s: %s to %s', seq, actor, was, became) AS wrong
+	FROM events WHERE by IN ('cancel', 'retry') AND became IS DISTINCT FROM was || CASE by
+		WHEN 'cancel' THEN jsonb_build_object('state', 'cancelled', 'cancelled_at', at)
+		ELSE jsonb_build_object('state', 'available', 'scheduled_at', at, 'completed_at', NULL,
+			'cancelled_at', NULL, 'discarded_at', NULL,
+			'max_attempts', greatest((was ->> 'max_attempts')::integer, old_attempt + 1)) END;

@@ -26,18 +26,29 @@ class Server:
             # What is told must last through a crash of the server, not of the machine.
             conf.write(f"listen_addresses = ''\nunix_socket_directories = '{self.socket}'\n"
                        "fsync = off\nmax_connections = 60\ndeadlock_timeout = '200ms'\n"
-                       "log_min_messages = warning\nlog_line_prefix = '%m %p %a '\n"
-                       "log_lock_waits = on\n")
+                       "log_min_messages = warning\nlog_line_prefix = '%m [%p] (%a) '\n"
+                       "log_lock_waits = on\nlog_connections = on\njit = off\n")
         self.start()
 
     def call(self, *command):
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def start(self):
-        self.call('pg_ctl', '-D', self.data, '-l', self.log, '-w', 'start')
+        try:
+            self.call('pg_ctl', '-D', self.data, '-l', self.log, '-w', 'start')
+        except subprocess.CalledProcessError:
+            print(f'FAILED: the server does not start:\n{tail(self.take_log())}', flush=True)
+            raise
 
     def stop(self, mode):
         self.call('pg_ctl', '-D', self.data, '-m', mode, 'stop')
+
+    def take_log(self):
+        """What the server has said since this was asked last; of an hour it would be too much."""
+        with open(self.log, 'r+', encoding='utf8', errors='replace') as file:
+            said = file.read()
+            file.truncate(0)
+        return said
 
     def conninfo(self, database):
         return f"host='{self.socket}' port=5432 user=postgres dbname={database}"
@@ -50,10 +61,12 @@ class Server:
 class Chaos:
     """Kills backends and stops the server, until a time."""
 
-    def __init__(self, server, database, rng):
+    def __init__(self, server, database, rng, long):
         self.server = server
         self.database = database
         self.rng = rng
+        # Seconds until a check, and checks until something is killed.
+        self.pause, self.checks = (10, 5) if long else (2, 1)
         self.done = collections.Counter()
         self.wrong = []
 
@@ -66,16 +79,16 @@ class Chaos:
                 self.done[way] += getattr(self, way.replace(' ', '_'))()
             except psycopg.Error:
                 pass  # the server is not up yet
-            time.sleep(self.rng.uniform(1, 2))
-            self.check()
-            time.sleep(self.rng.uniform(0.5, 1.5))
+            for _ in range(self.checks):
+                time.sleep(self.pause * self.rng.uniform(0.6, 1.2))
+                if time.time() < until:
+                    self.check()
 
     def check(self):
         """What can be judged while the others go on."""
         try:
             with psycopg.connect(self.server.conninfo(self.database)) as connection:
-                for view, found in findings(connection):
-                    self.wrong += [(view, job, text, history(connection, job)) for job, text in found]
+                self.wrong += findings(connection)
             self.done['checks in between'] += 1
         except psycopg.OperationalError:
             pass  # still in recovery
@@ -106,16 +119,31 @@ class Chaos:
 
 
 def findings(connection):
-    """Each check there is by now, with the first few that violate it."""
+    """The first few that violate each check there is by now: check, job, what, and what led to it."""
+    found = []
     for (view,) in connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'checks'::regnamespace "
             'ORDER BY oid').fetchall():
-        yield view, connection.execute(f'SELECT job, wrong FROM checks."{view}" LIMIT 3').fetchall()
+        found += [(view, job, text, history(connection, job, text)) for job, text in connection.execute(
+            f'SELECT job, wrong FROM checks."{view}" LIMIT 3').fetchall()]
+    return found
 
 
-def history(connection, job):
-    return [] if job is None else connection.execute(
-        'SELECT * FROM events WHERE job = %s ORDER BY seq', [job]).fetchall()
+def history(connection, job, text):
+    """The job's last events, and what the client was told whose call is spoken of."""
+    rows = connection.execute(
+        'SELECT seq, actor, old_state, new_state, old_attempt, new_attempt, xid::text, at::text '
+        'FROM events WHERE job = %s ORDER BY seq DESC LIMIT 15', [job]).fetchall()[::-1]
+    call = re.search(r'client\d+/\d+', text)
+    if call and connection.execute("SELECT to_regclass('public.told')").fetchone()[0]:
+        rows += connection.execute(
+            "SELECT left(to_jsonb(t)::text, 2000) FROM public.told t WHERE actor LIKE %s || ' %%'",
+            [call[0]]).fetchall()
+    return rows
+
+
+def tail(log):
+    return '\n'.join(log.split('\n')[-40:])
 
 
 def deadlocks(log):
@@ -126,6 +154,33 @@ def deadlocks(log):
     deadlock with any statement that locks several, ours or not. Procedures try again after a
     deadlock; the error is not in the log then, only that there was one (log_lock_waits).
     """
-    told = re.findall(r'ERROR:  deadlock detected\n[^\n]*DETAIL:(.*?)(?=\n\d{4}-)', log, re.DOTALL)
-    others = [d for d in told if not re.search(r'public\.(fetch|stage|prune|rescue)\(', d)]
-    return log.count('detected deadlock while waiting for') - len(others), others
+    names = {}  # the actors, by process
+    found = []  # [processes, text]
+    last = {}  # of a process, the deadlock that it has found and not told yet
+    for entry in re.split(r'\n(?=\d{4}-\d\d-\d\d )', log):
+        parts = re.match(r'\S+ \S+ \S+ \[(\d+)\] \((.*?)\) (\w+):  (.*)', entry, re.DOTALL)
+        if not parts:
+            continue
+        process, name, level, text = parts.groups()
+        connected = re.search(r'^connection authorized: .* application_name=(\w+)', text)
+        if connected:
+            names[process] = connected[1]
+        if level == 'LOG' and 'detected deadlock while waiting for' in text:
+            last[process] = [{process}, entry]
+            found.append(last[process])
+        elif level == 'DETAIL' and process in last and 'deadlock' in last[process][1]:
+            # First whom it waits for; then, unless it tries again, all of them, with their statements.
+            if text.startswith('Process ') and ('holding the lock' in text or 'waits for' in text):
+                last[process][0] |= set(re.findall(r'\d+', text.split('Wait queue')[0])
+                                        if 'holding the lock' in text else
+                                        re.findall(r'Process (\d+) waits', text))
+                last[process][1] += '\n' + entry
+    skips, others = 0, []
+    for processes, text in found:
+        makers = {names.get(process, process) for process in processes}
+        if any(maker.startswith(('worker', 'oban')) for maker in makers) and (
+                'waits for' not in text or re.search(r'public\.(fetch|stage|prune|rescue)\(', text)):
+            skips += 1
+        else:
+            others.append(f'deadlock of {", ".join(sorted(makers))}: {text}')
+    return skips, others
