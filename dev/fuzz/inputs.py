@@ -21,24 +21,31 @@ TIME_KEYS = ['inserted_at', 'scheduled_at', 'attempted_at', 'completed_at', 'can
              'discarded_at']
 FILTERS = ['id', 'state', 'queue', 'worker', 'priority', 'attempt', 'max_attempts', 'args', 'meta',
            'tags', 'all'] + TIME_KEYS
+ODD = ['"', "'", '%s', '%', '$1', '$$', '\\', '.', ' ', '\n', '\x01', '{}', '--', '/*', ';', 'A', 'é', '𝄞',
+       'select', 'jobs', "E'", '"."']
 STATES = ['available', 'scheduled', 'executing', 'retryable', 'completed', 'discarded', 'cancelled',
           'suspended']
+GOOD_FILTERS = ['{"all": true}', '{"queue": "mail"}', '{"state": ["available", "completed"]}',
+                '{"id": [1, 3, 5, 7]}', '{"tags": "a", "args": {"n": 4}}']
+GOOD_CHANGES = ['{"priority": 1}', '{"schedule_in": 60, "tags": ["x"]}', '{"args": {}}', '{}']
 
 
 class Inputs:
     """Each method makes one input, as text without a byte that no text has."""
 
-    def __init__(self, seed, procedures, callables, relations):
+    def __init__(self, seed, any_bytes, functions, callables, names, relations):
         self.rng = random.Random(seed)
-        self.procedures = procedures
+        self.any_bytes = any_bytes  # is a text, but then jsonb takes no \\u of more than ASCII
+        self.functions = functions
         self.callables = callables
+        self.names = names
         self.relations = relations
 
     # ---- JSON, written by hand, for Python would never write some of it
 
     def string(self, text=None):
         return json.dumps(self.rng.choice(STRINGS) if text is None else text,
-                          ensure_ascii=self.rng.random() < 0.5)
+                          ensure_ascii=not self.any_bytes and self.rng.random() < 0.5)
 
     def any_json(self, depth=0):
         rng = self.rng
@@ -165,10 +172,25 @@ class Inputs:
             text *= rng.choice([20, 500, 20000])
         return text.hex()
 
+    def schema(self):
+        """Hex of a name that a schema can have; now and then it is too long."""
+        rng = self.rng
+        least, most = (1, 63) if rng.random() < 0.9 else (64, 99)
+        name = b''
+        while len(name) < least or rng.random() < 0.9:
+            odd = rng.choice(ODD).encode()
+            if rng.random() < 0.3:
+                odd = bytes([rng.randrange(1, 256)]) if self.any_bytes else \
+                    chr(rng.randrange(1, 0xd800)).encode()
+            if len(name + odd) > most:
+                break
+            name += odd
+        return name.hex()
+
     def callable(self):
         """The oid of a function, with a context after it."""
         rng = self.rng
-        oid = rng.choice(self.callables if rng.random() < 0.2 else self.procedures) \
+        oid = rng.choice(self.callables if rng.random() < 0.5 else self.functions) \
             if rng.random() < 0.95 else rng.randrange(2**32)
         return f'{oid} {self.changes() if rng.random() < 0.8 else self.any_json()}'
 
@@ -181,10 +203,10 @@ class Inputs:
         if way == 1:
             return f'SELECT NULL::{rng.choice(self.relations)} AS r'
         if way == 2:
-            values = ', '.join(rng.choice([
-                "NULL", "1", "'x'::text", "'{1}'::bigint[]", "now()", "'jobs'::name", "1.5"])
-                for _ in range(rng.choice([0, 1, 2, 19, 20])))
-            return f'SELECT ROW({values}) AS r'
+            # Not each by itself: PostgreSQL remembers every type of row that it has met.
+            values = ["NULL", "1", "'x'::text", "'{1}'::bigint[]", "now()", "'jobs'::name", "1.5"] * 4
+            first = rng.randrange(7)
+            return f"SELECT ROW({', '.join(values[first:first + rng.choice([0, 1, 2, 19, 20])])}) AS r"
         fields = self.mutate('{"id": 4, "prefix": "jobs", "state": "available"}') if way == 3 else \
             f'{{"id": {rng.choice(NUMBERS)}, "prefix": {self.string()}}}'
         fields = fields.replace("'", "''")
@@ -195,11 +217,13 @@ class Inputs:
         """Arguments of fuzz.fire, as an array's text."""
         rng = self.rng
         statement = rng.random() < 0.5
-        event = rng.choice(['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'INSERT OR UPDATE'])
         tables = 'REFERENCING ' + rng.choice(['NEW TABLE AS n', 'OLD TABLE AS o']) \
             if statement and rng.random() < 0.9 else ''
-        parts = [rng.choice(['AFTER', 'AFTER', 'BEFORE']) + ' ' + event, tables,
-                 'STATEMENT' if statement else 'ROW']
+        when = 'AFTER' if tables and rng.random() < 0.9 else rng.choice(['AFTER', 'BEFORE'])
+        events = ['INSERT', 'UPDATE', 'UPDATE', 'DELETE']
+        if rng.random() < 0.2:
+            events = ['TRUNCATE', 'INSERT OR UPDATE']
+        parts = [f'{when} {rng.choice(events)}', tables, 'STATEMENT' if statement else 'ROW']
         parts.append(rng.choice(['oban_cancel_job', 'oban_retry_job', 'oban_delete_job',
                                  'oban_update_job', 'oban_update_job_with', 'oban_keep_cancelled']))
         column = rng.choice(['job', 'jobs', 'OLD.job', 'NEW.jobs', 'word', 'at', 'JOB', 'none'])
@@ -207,13 +231,34 @@ class Inputs:
         if parts[3] == 'oban_update_job':
             parts.append(self.changes())
         elif parts[3] == 'oban_update_job_with':
-            parts.append(rng.choice(['fuzz.give', 'fuzz.give_row', 'fuzz.give_json(jsonb, jsonb)',
-                                     'give', 'pg_catalog.jsonb_concat', self.string()]))
+            parts.append(rng.choice(self.names + ['callables.give', 'callables.one_row', 'give',
+                                                  'pg_catalog.jsonb_concat', self.string()]))
         if rng.random() < 0.3:
             parts.append(rng.choice(['jobs', 'nowhere', 'public', '']))
         quoted = (p.replace('\\', '\\\\').replace('"', '\\"') for p in parts)
         return '{' + ','.join(f'"{p}"' for p in quoted) + '}'
 
     def action(self):
-        return self.mutate(self.rng.choice(['cancel', 'retry', 'delete', 'update'])) \
-            if self.rng.random() < 0.5 else self.rng.choice(['cancel', 'retry', 'delete'])
+        """What to do, with changes after it or none."""
+        rng = self.rng
+        action = rng.choice(['cancel', 'retry', 'delete', 'update', 'update'])
+        changes = self.changes() if (action == 'update') != (rng.random() < 0.1) else ''
+        return f'{self.mutate(action) if rng.random() < 0.3 else action}|{changes}'
+
+    def procedure(self, verb):
+        """The arguments of a CALL, each as bytes, which may be no text, or None."""
+        rng = self.rng
+        good = rng.random() < 0.7
+        arguments = [rng.choice(GOOD_FILTERS) if good else self.filter()]
+        if verb == 'update':
+            arguments.append(rng.choice(GOOD_CHANGES) if good else self.changes())
+        arguments.append(rng.choice(['1', '2', '3', '100'] if good else [
+            None, '0', '-1', '2', '2147483647', '2147483648']))
+        arguments.append(rng.choice(['0', '1 microsecond'] if good else [
+            None, '-1 second', '-1 month 30 days', '00:00:00.001']))
+        if verb == 'retry':
+            arguments.append(rng.choice(['0', '1 hour', '3 days'] if good else [None] + INTERVALS))
+        arguments = [None if a is None else a.encode() for a in arguments]
+        if rng.random() < 0.2:
+            arguments.append(bytes.fromhex(self.prefix()).replace(b'\0', b''))
+        return arguments

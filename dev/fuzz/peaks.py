@@ -1,0 +1,53 @@
+"""What a call needs for each of its jobs until it ends: its peak over many jobs against that over few."""
+
+import re
+import threading
+
+import psycopg
+
+FEW, MANY = 5000, 50000
+MOST = 64  # bytes for each job
+CALLS = {
+    'cancel': 'SELECT public.oban_cancel_job({ids})',
+    'retry': 'SELECT public.oban_retry_job({ids})',
+    'delete': 'SELECT public.oban_delete_job({ids})',
+    'update': """SELECT count(*) FROM public.oban_update_job({ids}, '{"tags": ["x"]}')""",
+    'update_with': "SELECT count(*) FROM public.oban_update_job_with({ids}, 'callables.give', "
+                   """'{"meta": {"a": 1}}')""",
+    'all_jobs': """SELECT count(*) FROM public.oban_all_jobs('{"all": true}', {count})""",
+}
+
+
+def anonymous_bytes(pid):
+    with open(f'/proc/{pid}/status', encoding='ascii') as status:
+        return int(re.search(r'RssAnon:\s+(\d+) kB', status.read())[1]) * 1024
+
+
+def peak(database, call, count):
+    """By how much a backend of its own grows in a call, which is taken back."""
+    with psycopg.connect(dbname=database) as connection:
+        def run(jobs):
+            connection.execute(call.replace('{count}', str(jobs)).replace(
+                '{ids}', f'ARRAY(SELECT generate_series(1, {jobs})::bigint)'))
+
+        # Sorts and results go to files.
+        connection.execute("SET work_mem = '64kB'")
+        run(100)
+        pid = connection.info.backend_pid
+        before = most = anonymous_bytes(pid)
+        worker = threading.Thread(target=run, args=[count])
+        worker.start()
+        while worker.is_alive():
+            most = max(most, anonymous_bytes(pid))
+            worker.join(0.0005)
+        connection.rollback()
+        return most - before
+
+
+def measure(database):
+    """Yields each call's name, and its bytes for each further job."""
+    with psycopg.connect(dbname=database) as connection:
+        connection.execute('CALL fuzz.fill(%s)', [MANY])
+    for name, call in CALLS.items():
+        few, many = (peak(database, call, count) for count in (FEW, MANY))
+        yield name, (many - few) / (MANY - FEW)
