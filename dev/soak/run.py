@@ -77,12 +77,13 @@ def act_together(troupe, place, seed, until, queue):
 
 
 class Round:
-    def __init__(self, server, number, table, seed, seconds):
+    def __init__(self, server, number, table, seed, long, seconds):
         self.server = server
         self.table = table
         self.schema, types, fixtures, self.guard = TABLES[table]
         self.database = f'round_{number}'
         self.seed = f'{seed}/{number}'
+        self.long = long
         self.seconds = seconds
         server.psql('postgres', '-c', f'CREATE DATABASE {self.database}')
         server.psql('postgres', '-c', f"ALTER DATABASE {self.database} SET timezone = 'UTC'")
@@ -103,13 +104,13 @@ class Round:
             [[('Oban', 'oban')], [('Listener', 'listener')]] + \
             [[('Client', f'client{n}') for n in range(m, CLIENTS, 4)] for m in range(4)]
         queue = multiprocessing.Queue()
-        until = time.time() + self.seconds
+        until = time.time() + self.seconds - 2  # then the listener hears the rest
         processes = [multiprocessing.Process(
             target=act_together, args=(troupe, place, self.seed, until, queue), daemon=True)
             for troupe in troupes]
         for process in processes:
             process.start()
-        chaos = Chaos(self.server, self.database, random.Random(self.seed), self.seconds > ROUND)
+        chaos = Chaos(self.server, self.database, random.Random(self.seed), self.long)
         chaos.run(until - 2)
         reports = [queue.get(timeout=self.seconds + 120) for troupe in troupes for _ in troupe]
         for process in processes:
@@ -182,17 +183,18 @@ def main():
     counts = collections.Counter()
     failed = 0
     began = time.time()
-    seconds = LONG_ROUND if options.seconds >= 600 else ROUND
+    long = options.seconds >= 600
     directory = tempfile.mkdtemp(prefix='soak.')
     server = Server(directory)
     try:
         for number in itertools.count():
-            # Of a short soak each round counts as its time, so that each table gets its own.
-            if number and (number * ROUND > options.seconds - ROUND if seconds == ROUND
-                           else time.time() - began > options.seconds - 10):
+            # Of a short soak a round counts as its time, so that each table has one of the same time.
+            left = options.seconds - (time.time() - began if long else number * ROUND)
+            if number and left < ROUND:
                 break
             table = next(names)
-            one = Round(server, number, table, options.seed, seconds)
+            one = Round(server, number, table, options.seed, long,
+                        min(LONG_ROUND, int(left)) if long else ROUND)
             reports, chaos, wrong = one.run()
             counts.update(chaos)
             counts['connections lost'] += sum(report[4] for report in reports)

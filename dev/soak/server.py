@@ -27,7 +27,8 @@ class Server:
             conf.write(f"listen_addresses = ''\nunix_socket_directories = '{self.socket}'\n"
                        "fsync = off\nmax_connections = 60\ndeadlock_timeout = '200ms'\n"
                        "log_min_messages = warning\nlog_line_prefix = '%m [%p] (%a) '\n"
-                       "log_lock_waits = on\nlog_connections = on\njit = off\n")
+                       "log_lock_waits = on\nlog_connections = on\nlog_min_error_statement = panic\n"
+                       "jit = off\n")
         self.start()
 
     def call(self, *command):
@@ -66,23 +67,24 @@ class Chaos:
         self.database = database
         self.rng = rng
         # Seconds until a check, and checks until something is killed.
-        self.pause, self.checks = (10, 5) if long else (2, 1)
+        self.pause, self.checks = (20, 5) if long else (2, 1)
         self.done = collections.Counter()
         self.wrong = []
 
     def run(self, until):
         ways = itertools.cycle(WAYS)
         time.sleep(2)
-        while time.time() < until:
-            way = next(ways)
-            try:
-                self.done[way] += getattr(self, way.replace(' ', '_'))()
-            except psycopg.Error:
-                pass  # the server is not up yet
-            for _ in range(self.checks):
-                time.sleep(self.pause * self.rng.uniform(0.6, 1.2))
-                if time.time() < until:
-                    self.check()
+        for number in itertools.count():
+            if number % self.checks == 0:
+                way = next(ways)
+                try:
+                    self.done[way] += getattr(self, way.replace(' ', '_'))()
+                except psycopg.Error:
+                    pass  # the server is not up yet
+            time.sleep(max(0, min(self.pause * self.rng.uniform(0.6, 1.2), until - time.time())))
+            if time.time() >= until:
+                break
+            self.check()
 
     def check(self):
         """What can be judged while the others go on."""
@@ -135,15 +137,15 @@ def history(connection, job, text):
         'SELECT seq, actor, old_state, new_state, old_attempt, new_attempt, xid::text, at::text '
         'FROM events WHERE job = %s ORDER BY seq DESC LIMIT 15', [job]).fetchall()[::-1]
     call = re.search(r'client\d+/\d+', text)
-    if call and connection.execute("SELECT to_regclass('public.told')").fetchone()[0]:
+    if call and connection.execute("SELECT to_regclass('told')").fetchone()[0]:
         rows += connection.execute(
-            "SELECT left(to_jsonb(t)::text, 2000) FROM public.told t WHERE actor LIKE %s || ' %%'",
+            "SELECT left(to_jsonb(t)::text, 2000) FROM told t WHERE actor LIKE %s || ' %%'",
             [call[0]]).fetchall()
     return rows
 
 
 def tail(log):
-    return '\n'.join(log.split('\n')[-40:])
+    return '\n'.join(line[:300] for line in log.split('\n')[-40:])
 
 
 def deadlocks(log):
@@ -168,13 +170,14 @@ def deadlocks(log):
         if level == 'LOG' and 'detected deadlock while waiting for' in text:
             last[process] = [{process}, entry]
             found.append(last[process])
-        elif level == 'DETAIL' and process in last and 'deadlock' in last[process][1]:
+        elif level == 'DETAIL' and process in last and text.startswith('Process'):
             # First whom it waits for; then, unless it tries again, all of them, with their statements.
-            if text.startswith('Process ') and ('holding the lock' in text or 'waits for' in text):
-                last[process][0] |= set(re.findall(r'\d+', text.split('Wait queue')[0])
-                                        if 'holding the lock' in text else
-                                        re.findall(r'Process (\d+) waits', text))
-                last[process][1] += '\n' + entry
+            last[process][0].update(re.findall(r'\d+', text.split('Wait queue')[0])
+                                    if 'holding the lock' in text else
+                                    re.findall(r'Process (\d+) waits', text))
+            last[process][1] += '\n' + entry
+        elif level in ('LOG', 'ERROR', 'FATAL') and text != 'deadlock detected':
+            last.pop(process, None)
     skips, others = 0, []
     for processes, text in found:
         makers = {names.get(process, process) for process in processes}
