@@ -54,9 +54,9 @@ BEGIN
 		END IF;
 		codes := jsonb_set(codes, ARRAY[code], to_jsonb(coalesce((codes -> code)::bigint, 0) + 1));
 		IF code !~ allowed OR message = '' THEN
-			bad := jsonb_build_object('call', call, 'input', encode(convert_to(input,
-				getdatabaseencoding()), 'escape'), 'code', code, 'message', encode(convert_to(message, getdatabaseencoding()),
-					'escape'));
+			bad := jsonb_build_object('call', call, 'code', code,
+				'input', encode(convert_to(input, getdatabaseencoding()), 'escape'),
+				'message', encode(convert_to(message, getdatabaseencoding()), 'escape'));
 			RETURN;
 		END IF;
 	END LOOP;
