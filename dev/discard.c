@@ -33,7 +33,7 @@ static int call_limit;	/* seconds of a call, after which it goes on without */
 static int total_limit; /* seconds of a session's calls, after which none has it */
 static int seed;
 
-static bool drawn; /* has the session begun? */
+static bool seeded;
 static pg_prng_state choices;
 static TimeoutId timeout;
 static int depth; /* of calls since the one that has it; 0: none */
@@ -70,11 +70,11 @@ is_ours(Oid function)
 static bool
 is_drawn(void)
 {
-	if (!drawn)
+	if (!seeded)
 		pg_prng_seed(
 			&choices,
 			hash_bytes((const unsigned char *) application_name, strlen(application_name)) + seed);
-	drawn = true;
+	seeded = true;
 	return pg_prng_uint64_range(&choices, 1, every) == 1 &&
 		   spent < total_limit * (int64) USECS_PER_SEC;
 }

@@ -42,6 +42,15 @@ GRANT USAGE ON SCHEMA closed TO regress_oban_caller;
 SET ROLE regress_oban_caller;
 SELECT (oban_update_job_with(1, 'open.keep', NULL, 'ex14')).id;
 RESET ROLE;
+-- Without a job there is no table; types that no job has are refused all the same.
+CREATE FUNCTION open.any_row(job record) RETURNS jsonb LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE DOMAIN open.job AS oban_job;
+CREATE FUNCTION open.of_domain(job open.job) RETURNS jsonb LANGUAGE sql RETURN NULL::jsonb;
+SET ROLE regress_oban_caller;
+SELECT oban_update_job_with(NULL::oban_job, 'open.any_row');
+SELECT oban_update_job_with(NULL::oban_job, 'open.of_domain');
+SELECT oban_update_job_with(NULL::oban_job, 'open.keep');
+RESET ROLE;
 DROP SCHEMA open CASCADE;
 DROP TYPE closed.job;
 DROP TABLE closed.jobs;

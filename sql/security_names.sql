@@ -1,5 +1,5 @@
 -- A schema whose name is full of what must be quoted, with either kind of literals: each call does
--- there what it does in another schema.
+-- there what it does in another schema. (The procedures, which commit, at the end.)
 -- Seen to fail with the schema as it is between quotes, in the statements.
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/fixtures/regress.sql'
@@ -68,5 +68,7 @@ ROLLBACK;
 SELECT (oban_get_job(4, :'prefix')).prefix;
 SELECT reason FROM oban_manage_jobs('cancel', '{99}', prefix => :'prefix');
 SELECT oban_update_job(99, '{}', :'prefix');
+SELECT replace(replace(call, 'IDS', '4,5,99'), 'CHANGES', '{"priority": 3}') FROM tools.entry
+WHERE call LIKE 'CALL%' ORDER BY n \gexec
 
 DROP SCHEMA tools, ex9, ex11, ex14, py, :"prefix" CASCADE;

@@ -30,11 +30,14 @@ type_takes_job(Oid type, Oid jobs)
 {
 	if (type == JSONBOID)
 		return true;
-	if (OidIsValid(jobs) ? type == get_rel_type_id(jobs) : type_is_rowtype(type))
+	if (OidIsValid(jobs) ? type == get_rel_type_id(jobs) : get_typtype(type) == TYPTYPE_COMPOSITE)
 		return true;
 	return om_type_is_oban_job(type);
 }
 
+/*
+ * Check that the caller may use what is in a schema (42501).
+ */
 static void
 check_usage(Oid schema)
 {
@@ -84,7 +87,7 @@ look_at_function(OmCallable *callable, Oid function, Oid jobs)
 				 errmsg("%s cannot be a callable", callable->name),
 				 errdetail("A callable takes the job, as oban_job, the row type of its table or "
 						   "jsonb, and may take a context as jsonb; it returns jsonb.")));
-	/* The statement that makes the job of that type is checked only when it is parsed. */
+	/* Otherwise that right is checked only when the statement is parsed, and its plan is kept. */
 	if (types[0] != JSONBOID)
 		check_usage(get_rel_namespace(get_typ_typrelid(types[0])));
 	callable->argument_type = types[0];

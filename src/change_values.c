@@ -167,7 +167,7 @@ om_value_time_from_now(const JsonbValue *value, Timestamp *time)
 	 * each field with its own sign, whatever its IntervalStyle.
 	 */
 	nestlevel = NewGUCNestLevel();
-	om_set_within_level("IntervalStyle", "postgres");
+	om_set_temporarily("IntervalStyle", "postgres");
 	span = DirectFunctionCall3(interval_in, CStringGetDatum(string_of(value)),
 							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 	AtEOXact_GUC(true, nestlevel);

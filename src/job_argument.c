@@ -175,11 +175,9 @@ om_ids_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *ids)
 {
 	ArrayType *array = PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0);
 
-	int capacity = 0;
+	/* No more than these are not NULL, and NULLs take next to no space. */
+	int capacity = array != NULL ? (ARR_SIZE(array) - ARR_DATA_OFFSET(array)) / sizeof(int64) : 0;
 
-	/* As many as are not NULL, for NULLs take next to no space. */
-	if (array != NULL)
-		capacity = (ARR_SIZE(array) - ARR_DATA_OFFSET(array)) / sizeof(int64);
 	om_job_ids_init(ids, capacity);
 	if (array != NULL)
 	{

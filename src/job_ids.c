@@ -65,7 +65,8 @@ om_job_ids_add(OmJobIds *ids, int64 id)
 
 		if (ids->count >= most)
 			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("too many jobs"),
-							errdetail("A call takes at most %d.", most)));
+							errdetail("A call takes at most %d jobs.", most),
+							errhint("The procedures that work in batches take any number.")));
 		ids->capacity = ids->capacity < most / 2 ? ids->capacity * 2 : most;
 		ids->array = repalloc(ids->array, ids_size(ids->capacity));
 	}

@@ -231,7 +231,7 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 	/* The caller has locked it, but its own transaction may still drop it. */
 	if (rel == NULL)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-						errmsg("the table of the jobs was dropped during the call")));
+						errmsg("table of the jobs was dropped during the call")));
 
 	desc = RelationGetDescr(rel);
 	shape->jobs = jobs;

@@ -30,11 +30,11 @@ _PG_init(void)
 }
 
 /*
- * Set a setting of PostgreSQL's for a moment, whatever the session has: from
- * here to the AtEOXact_GUC of the caller's NewGUCNestLevel, or to an error.
+ * Give one of PostgreSQL's settings a value until the AtEOXact_GUC of the
+ * caller's NewGUCNestLevel, or an error, puts the session's back.
  */
 void
-om_set_within_level(const char *name, const char *value)
+om_set_temporarily(const char *name, const char *value)
 {
 	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 							 false);

@@ -30,7 +30,7 @@
 extern char *om_prefix; /* oban_manage.prefix */
 extern bool om_notify;	/* oban_manage.notify */
 
-extern void om_set_within_level(const char *name, const char *value);
+extern void om_set_temporarily(const char *name, const char *value);
 
 /* ---- jobs_table.c: which table, and what it looks like ---- */
 

@@ -231,7 +231,7 @@ plan_by_index(KeptPlan *kept, Oid jobs)
 	CachedPlan *plan;
 
 	for (size_t i = 0; i < lengthof(off); i++)
-		om_set_within_level(off[i], "off");
+		om_set_temporarily(off[i], "off");
 	kept->in_order = false;
 	plan = SPI_plan_get_cached_plan(kept->plan);
 	kept->generation = plan->generation;

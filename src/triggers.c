@@ -191,6 +191,7 @@ next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)
 /*
  * The function of a signature, whose types have their schema, or are
  * PostgreSQL's or in this one, lest the session's search_path choose them.
+ * pg_temp comes last: where it is not named it would come first.
  */
 static Oid
 find_signature(const char *signature, Oid schema)
@@ -199,7 +200,7 @@ find_signature(const char *signature, Oid schema)
 	int nestlevel = NewGUCNestLevel();
 	Oid function;
 
-	om_set_within_level("search_path", psprintf("%s, pg_temp", name));
+	om_set_temporarily("search_path", psprintf("%s, pg_temp", name));
 	function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(signature)));
 	AtEOXact_GUC(true, nestlevel);
 	return function;
@@ -229,7 +230,7 @@ find_callable(FunctionCallInfo fcinfo, const OmTrigger *trigger)
 			*end == '('
 				? find_signature(callable, get_func_namespace(fcinfo->flinfo->fn_oid))
 				: DatumGetObjectId(DirectFunctionCall1(regprocin, CStringGetDatum(callable)));
-	if (list_length(names) < 2 || isAnyTempNamespace(get_func_namespace(function)))
+	if (!OidIsValid(function) || isAnyTempNamespace(get_func_namespace(function)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("callable \"%s\" of trigger \"%s\" on \"%s\" has no fixed schema", callable,

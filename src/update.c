@@ -199,7 +199,7 @@ om_update_found(OmCall *call)
 
 	om_job_ids_init(&none, 0);
 	om_update_init(update, call->jobs, 0, true, NULL);
-	update->may_name_jobs = true;
+	update->may_name_jobs = true; /* the caller may see what a filter finds */
 	update->changes = &call->changes;
 	update->outcomes = call->outcomes;
 	update->ids = &none;

@@ -76,8 +76,8 @@ list_jobs(const OmUpdate *update, bool done, StringInfo list)
  * first.  Triggers that fire after the statement may fail at any of them.
  *
  * The ids that an application's trigger comes with are out of a column that the
- * caller may have no right to read, and of jobs that may be hidden, so those are
- * named only that were found.
+ * caller may have no right to read, and of jobs that may be hidden, so only
+ * those that were found are named.
  *
  * This is called for notices and log messages too, where walking the jobs for
  * each of many would not do.
