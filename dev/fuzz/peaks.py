@@ -1,7 +1,7 @@
 """What a call needs for each of its jobs until it ends: its peak over many jobs against that over few."""
 
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import psycopg
 
@@ -25,7 +25,7 @@ def anonymous_bytes(pid):
 
 def peak(database, call, count):
     """By how much a backend of its own grows in a call, which is taken back."""
-    with psycopg.connect(dbname=database) as connection:
+    with psycopg.connect(dbname=database) as connection, ThreadPoolExecutor() as pool:
         def run(jobs):
             connection.execute(call.replace('{count}', str(jobs)).replace(
                 '{ids}', f'ARRAY(SELECT generate_series(1, {jobs})::bigint)'))
@@ -35,11 +35,11 @@ def peak(database, call, count):
         run(100)
         pid = connection.info.backend_pid
         before = most = anonymous_bytes(pid)
-        worker = threading.Thread(target=run, args=[count])
-        worker.start()
-        while worker.is_alive():
+        running = pool.submit(run, count)
+        while not running.done():
             most = max(most, anonymous_bytes(pid))
-            worker.join(0.0005)
+            wait([running], 0.0005)
+        running.result()
         connection.rollback()
         return most - before
 

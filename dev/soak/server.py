@@ -18,6 +18,7 @@ class Server:
         self.directory = directory
         self.data = f'{directory}/data'
         self.log = f'{directory}/server.log'
+        self.log_taken = 0
         self.socket = f'{directory}/socket'
         os.mkdir(self.socket, 0o700)
         self.call('initdb', '--no-sync', '--auth=trust', '--username=postgres', '--encoding=UTF8',
@@ -45,10 +46,11 @@ class Server:
         self.call('pg_ctl', '-D', self.data, '-m', mode, 'stop')
 
     def take_log(self):
-        """What the server has said since this was asked last; of an hour it would be too much."""
-        with open(self.log, 'r+', encoding='utf8', errors='replace') as file:
+        """What the server has said since this was asked last."""
+        with open(self.log, encoding='utf8', errors='replace') as file:
+            file.seek(self.log_taken)
             said = file.read()
-            file.truncate(0)
+            self.log_taken = file.tell()
         return said
 
     def conninfo(self, database):
@@ -104,7 +106,10 @@ class Chaos:
         with psycopg.connect(self.server.conninfo(self.database)) as connection:
             found = self.a_backend(connection)
         if found:
-            os.kill(found[0], signal.SIGKILL)
+            try:
+                os.kill(found[0], signal.SIGKILL)
+            except ProcessLookupError:  # it has ended by itself
+                return False
         return found is not None
 
     def backend_ended(self):
