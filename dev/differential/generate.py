@@ -249,12 +249,12 @@ class Generator:
 
     # ---- calls
 
-    def large_case(self):
+    def large_case(self, number):
         """More jobs than a callable's are locked or written at once, in calls over all of them."""
         ids = self.rng.sample(range(1, 3000), 1200)
         self.parts = {}
         calls = []
-        for name in self.rng.sample(['tag', 'tag_row', 'later', 'merge', 'nothing'], 2):
+        for name in self.rng.sample(['tag', 'tag_row', 'later', 'merge', 'nothing'], number):
             array = self.part('ids', Ids(ids))
             calls.append(Call(*self.both('update_with many',
                 f"SELECT * FROM @m.oban_update_many_jobs_with({array}, '@t.{name}'::regproc, "

@@ -14,6 +14,7 @@ It wants a server with the extension (as libpq finds it) and makes its own datab
 import argparse
 import collections
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -43,7 +44,8 @@ TABLES = {
                  'partitions': ['live', 'suspended', 'completed', 'discarded', 'cancelled']},
 }
 CALLS_A_CASE = 6
-CASES_UNTIL_LARGE = 500  # every so many there are more jobs than are locked at once
+CASES_UNTIL_LARGE = 500  # every so many there are more jobs than are locked at once,
+CALLS_A_LARGE_CASE = 2   # and these calls
 CASES_A_CLEANING = 60
 
 
@@ -188,7 +190,7 @@ def make_case(seed, name, number):
     rng = random.Random(f'{seed}/{name}/{number}')
     generator = generate.Generator(rng, TABLES[name])
     if number % CASES_UNTIL_LARGE == CASES_UNTIL_LARGE - 1:
-        return generator.large_case()
+        return generator.large_case(CALLS_A_LARGE_CASE)
     jobs = generator.jobs()
     return jobs, [generator.call(jobs) for _ in range(CALLS_A_CASE)]
 
@@ -224,8 +226,9 @@ def main():
     parser.add_argument('--case', type=int)
     options = parser.parse_args()
     names = [options.table] if options.table else list(TABLES)
+    a_case = CALLS_A_CASE - (CALLS_A_CASE - CALLS_A_LARGE_CASE) / CASES_UNTIL_LARGE
     cases = [options.case] if options.case is not None else \
-        range(-(-options.calls // (CALLS_A_CASE * len(names))))
+        range(math.ceil(options.calls / (a_case * len(names))))
     print(f'seed {options.seed}', flush=True)
 
     start = time.monotonic()
