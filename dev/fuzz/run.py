@@ -40,7 +40,8 @@ ENOUGH_MEMORY = 5 * ENOUGH
 TIMEOUT = '60s'  # for a batch; an input takes some 0.2 ms
 LOOKS = 60  # at the memory
 # Each figure of fuzz.memory: by how much it may grow from the middle third of the looks to the last.
-ALLOWANCES = {'contexts': 2 * 2**20, 'caches': 2**20, 'number': 256, 'process': 8 * 2**20}
+# That of the process is rough: one large input may raise it by some MB, for good.
+ALLOWANCES = {'contexts': 2 * 2**20, 'caches': 2**20, 'number': 256, 'process': 20 * 2**20}
 
 # A kind of input: how many of 1000, the SQL that makes of it ($1) what the calls take, the SQLSTATEs
 # that the extension may answer with, and the calls.
