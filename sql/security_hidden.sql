@@ -19,6 +19,8 @@ CREATE ROLE regress_oban_a;
 CREATE ROLE regress_oban_owner;
 GRANT USAGE ON SCHEMA ex14 TO regress_oban_a, regress_oban_owner;
 GRANT ALL ON ex14.oban_jobs TO regress_oban_a;
+-- With other statistics a call may lock before it writes, and an error name what it has found.
+ALTER TABLE ex14.oban_jobs SET (autovacuum_enabled = off);
 
 -- Jobs with odd ids are seen, of each state but one; the others are hidden, and have in every column
 -- what would show: a word, and numbers that no other job has.
@@ -207,7 +209,7 @@ BEGIN
 	RESET ROLE;
 	RETURN result;
 END $$;
-SELECT a.arguments, t.code, t.message, t.context
+SELECT a.arguments, t.code, t.message, t.context ~ '\m[24]\M' AS names_others
 FROM unnest(ARRAY['oban_update_job(''job_ids'', ''{"queue": "canary"}'', ''ex14'')',
 		'oban_update_job(''job_ids'', ''{"queue": "canary", "max_attempts": 5}'', ''ex14'')',
 		'oban_update_job(''job_ids'', ''{"schedule_in": 5, "queue": "canary"}'', ''ex14'')',
@@ -215,7 +217,7 @@ FROM unnest(ARRAY['oban_update_job(''job_ids'', ''{"queue": "canary"}'', ''ex14'
 		'oban_update_job_with(''job_ids'', ''tools.leaves_queue'', ''ex14'')']) a(arguments),
 	tools.fire(a.arguments) AS t(code text, message text, detail text, hint text, context text);
 REVOKE ALL ON ex14.oban_jobs FROM regress_oban_a;
-SELECT t.code, t.message, t.context
+SELECT t.code, t.message, t.context ~ '\d' AS names_any
 FROM unnest(ARRAY['oban_update_job(''job_ids'', ''{"priority": 1}'', ''ex14'')',
 		'oban_update_job_with(''job_ids'', ''tools.leaves_queue'', ''ex14'')']) a(arguments),
 	tools.fire(a.arguments) AS t(code text, message text, detail text, hint text, context text);
