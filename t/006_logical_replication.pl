@@ -239,7 +239,10 @@ $publisher->wait_for_catchup('jobs');
 is(jobs('state', 4), '4|cancelled', 'an error: applied once the cause is gone');
 is_deeply(heard(), [ kill_of(4) ], 'an error: the listener is told then, and once');
 
-my @errors = grep { !/refused by the callable/ } slurp_file($subscriber->logfile) =~ /ERROR: .*/g;
+# An apply worker that ends wakes the launcher before it lets go of its replication origin, so the one
+# that takes its place may find the origin still taken; the next one does not.
+my @errors = grep { !/refused by the callable|replication origin with ID \d+ is already active/ }
+	slurp_file($subscriber->logfile) =~ /ERROR: .*/g;
 is_deeply(\@errors, [], 'the subscriber met no other error');
 
 $to_listener .= "\\q\n";
