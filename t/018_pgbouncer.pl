@@ -177,6 +177,53 @@ print(len(pids), *sorted(seen))
 	  . " ('python', 'Python', 1, True, 'python')",
 	'clients with prefixes of their own share a backend');
 
+# Row-level security, with the role or the tenant that a transaction sets: each client sees and changes
+# its own jobs in a backend whose plans were kept for the others, and a third, a superuser, all of them.
+$node->safe_psql(
+	'postgres', q{
+	CREATE ROLE slow; CREATE ROLE mail; CREATE ROLE tenants;
+	GRANT ALL ON oban_jobs TO slow, mail, tenants;
+	ALTER TABLE oban_jobs ENABLE ROW LEVEL SECURITY;
+	CREATE POLICY own_queue ON oban_jobs TO slow, mail USING (queue = current_user);
+	CREATE POLICY tenant ON oban_jobs TO tenants USING (queue = current_setting('app.tenant', true));});
+is( python(q{
+a, b, c = (connect('one', autocommit=True, prepare_threshold=None) for _ in range(3))
+pids, seen = set(), set()
+def turn(client, who, *setup):
+    with client.transaction():
+        for statement in setup:
+            client.execute(statement)
+        pids.add(one(client, 'SELECT pg_backend_pid()'))
+        seen.add((who, one(client, 'SELECT oban_cancel_many_jobs(%s)', [[1, 2, 4]]),
+                  one(client, 'SELECT oban_retry_many_jobs(%s)', [[1, 2, 4]]),
+                  one(client, 'SELECT oban_cancel_job(%s)', [4]),
+                  one(client, 'SELECT oban_job_cancelled(%s)', [1]),
+                  one(client, 'SELECT worker FROM oban_get_job(%s)', [2]),
+                  one(client, 'SELECT count(*) FROM oban_all_jobs(%s)', [Jsonb({'all': True})]),
+                  one(client, 'SELECT oban_retry_all_jobs(%s)', [Jsonb({'id': [4]})])))
+        try:
+            with client.transaction():
+                seen.add((who, one(client, 'SELECT id FROM oban_update_job(%s, %s)',
+                                   [4, Jsonb({'priority': 2})])))
+        except psycopg.Error as error:
+            seen.add((who, error.sqlstate))
+for i in range(12):
+    turn(a, 'mail', 'SET LOCAL ROLE mail')
+    turn(c, 'all')
+    turn(b, 'slow', 'SET LOCAL ROLE slow')
+    for client, tenant in ((b, 'mail'), (a, 'slow')):
+        turn(client, 'tenant ' + tenant, 'SET LOCAL ROLE tenants', f"SET LOCAL app.tenant = '{tenant}'")
+print(len(pids), *sorted(seen, key=str), sep='\n')
+}), join("\n", 1,
+		"('all', 3, 3, True, False, 'Worker', 5, 1)", "('all', 4)",
+		"('mail', 'P0002')", "('mail', 2, 2, False, False, 'Worker', 3, 0)",
+		"('slow', 1, 1, True, True, None, 2, 1)", "('slow', 4)",
+		"('tenant mail', 'P0002')", "('tenant mail', 2, 2, False, False, 'Worker', 3, 0)",
+		"('tenant slow', 1, 1, True, True, None, 2, 1)", "('tenant slow', 4)"),
+	'roles and tenants take turns in one backend under row-level security');
+$node->safe_psql('postgres', q(DROP POLICY own_queue ON oban_jobs; DROP POLICY tenant ON oban_jobs;
+	ALTER TABLE oban_jobs DISABLE ROW LEVEL SECURITY; CALL fill_life()));
+
 # A savepoint, and an error in the middle: the next client finds nothing of it.
 is( python(q{
 a, b = (connect('one', autocommit=True, prepare_threshold=None) for _ in range(2))
