@@ -203,10 +203,12 @@ SELECT tools.states('py');
 SELECT (oban_update_job(j, '{"priority": 0}')).prefix
 FROM oban_all_jobs('{"state": "executing"}', 1, 'ex14') j;
 -- In a parallel worker, in a LATERAL of many filters, with NULL as prefix, in a cursor.
-SET force_parallel_mode = on;
+SELECT count(set_config(name, 'on', false)) FROM pg_settings
+WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 EXPLAIN (COSTS off) SELECT count(*) FROM oban_all_jobs('{"all": true}', NULL, 'ex14');
 SELECT count(*) FROM oban_all_jobs('{"all": true}', NULL, 'ex14');
-RESET force_parallel_mode;
+SELECT count(set_config(name, 'off', false)) FROM pg_settings
+WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 SET oban_manage.prefix = 'ex14';
 SELECT s, string_agg(j.id::text, ',' ORDER BY j.id) AS ids
 FROM unnest('{executing,completed,retryable}'::text[]) s

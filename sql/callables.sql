@@ -194,7 +194,7 @@ CREATE FUNCTION tools.whole(jsonb, jsonb) RETURNS jsonb LANGUAGE internal IMMUTA
 	'jsonb_concat';
 SELECT id, tags FROM oban_update_many_jobs_with('{2,1}', 'tools.nothing', prefix => 'py');
 SELECT tools.refusal('SELECT oban_update_job_with(1, ''tools.whole'', ''{"x": 1}'', ''py'')');
-SELECT tools.refusal('SELECT oban_update_job_with(1, ''jsonb_strip_nulls'', prefix => ''py'')');
+SELECT tools.refusal('SELECT oban_update_job_with(1, ''jsonb_concat'', ''{}'', ''py'')');
 
 -- A callable may have an output argument; a default of its context never counts.
 CREATE FUNCTION tools.with_default(job oban_job, context jsonb DEFAULT '{"default": 1}',

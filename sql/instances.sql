@@ -106,7 +106,8 @@ SELECT tools.states('ex14');
 SELECT oban_cancel_job(j), oban_retry_job(j), oban_delete_job(j), oban_update_job(j, '{"priority": 1}')
 FROM jsonb_populate_record(NULL::oban_job, '{"state": "available", "prefix": "nowhere"}') j;
 SELECT oban_cancel_job(jsonb_populate_record(NULL::ex14.oban_jobs, '{}')),
-	oban_update_job_with(jsonb_populate_record(NULL::oban_job, '{"prefix": "nowhere"}'), 'jsonb_strip_nulls');
+	oban_update_job_with(jsonb_populate_record(NULL::oban_job, '{"prefix": "nowhere"}'),
+		'jsonb_concat', '{}');
 
 -- A copy whose table was dropped, or made anew, in the meantime.
 CREATE TABLE tools.kept AS SELECT oban_get_job(1, 'ex9') AS job;

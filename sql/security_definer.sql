@@ -129,8 +129,9 @@ SELECT id, tags FROM ex14.oban_jobs WHERE id = 7;
 DROP FUNCTION public.mark(evil.oban_job, jsonb), public.mark(oban_job, jsonb);
 DROP TYPE evil.oban_job;
 
--- In a cascade of a foreign key, an AFTER trigger has the rights of who began it, and a BEFORE trigger
--- those of the table's owner: there a callable without a schema would lend them, were it not refused.
+-- In a cascade of a foreign key, an AFTER trigger has the rights of who began it (since PostgreSQL 18
+-- those of the owner: security_definer_1.out), and a BEFORE trigger those of the table's owner: there a
+-- callable without a schema would lend them, were it not refused.
 CREATE TABLE tools.customers (id integer PRIMARY KEY);
 CREATE TABLE tools.visits (id integer, customer integer REFERENCES tools.customers ON DELETE CASCADE,
 	job bigint);

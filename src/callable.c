@@ -10,6 +10,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -41,7 +42,7 @@ type_takes_job(Oid type, Oid jobs)
 static void
 check_usage(Oid schema)
 {
-	AclResult aclresult = pg_namespace_aclcheck(schema, GetUserId(), ACL_USAGE);
+	AclResult aclresult = object_aclcheck(NamespaceRelationId, schema, GetUserId(), ACL_USAGE);
 
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_SCHEMA, get_namespace_name(schema));
@@ -65,7 +66,7 @@ look_at_function(OmCallable *callable, Oid function, Oid jobs)
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 
 	callable->name = format_procedure(function);
-	aclresult = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
+	aclresult = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_FUNCTION, callable->name);
 	/* Who looked the name up has been checked; who gives a number has not. */

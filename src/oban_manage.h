@@ -25,6 +25,8 @@
 #include "utils/tuplesort.h"
 #include "utils/tuplestore.h"
 
+#include "compat.h"
+
 /* ---- oban_manage.c: the module and its settings ---- */
 
 extern char *om_prefix; /* oban_manage.prefix */
@@ -120,7 +122,7 @@ extern const Jsonb *om_jsonb_argument(FunctionCallInfo fcinfo, int argno);
 extern void om_object_check(const Jsonb *json, const OmKeys *keys);
 extern void om_object_read(JsonbContainer *object, const OmKeys *keys, OmReadValue read,
 						   void *state);
-extern void om_value_refuse(const OmKey *key, const JsonbValue *value) pg_attribute_noreturn();
+pg_noreturn extern void om_value_refuse(const OmKey *key, const JsonbValue *value);
 extern bool om_value_whole_number(const JsonbValue *value, int64 *number, bool *fits);
 
 /* ---- changes.c, change_values.c: the checking of changes ---- */

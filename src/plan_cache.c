@@ -173,7 +173,7 @@ is_usable(const KeptPlan *kept)
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
 
 	return SPI_plan_is_valid(kept->plan) && source->relationOids != NIL &&
-		   OverrideSearchPathMatchesCurrent(source->search_path) &&
+		   SearchPathMatchesCurrentEnvironment(source->search_path) &&
 		   !(source->dependsOnRLS &&
 			 (source->rewriteRoleId != GetUserId() || source->rewriteRowSecurity != row_security ||
 			  kept->no_force != InNoForceRLSOperation())) &&

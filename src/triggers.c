@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
+#include "utils/varlena.h"
 
 /* ---- cancel, retry, delete ---- */
 
@@ -224,7 +225,7 @@ find_callable(FunctionCallInfo fcinfo, const OmTrigger *trigger)
 	for (bool quoted = false; *end != '\0' && (quoted || *end != '('); end++)
 		if (*end == '"')
 			quoted = !quoted;
-	names = stringToQualifiedNameList(pnstrdup(callable, end - callable));
+	names = textToQualifiedNameList(cstring_to_text_with_len(callable, (int) (end - callable)));
 	if (list_length(names) >= 2)
 		function =
 			*end == '('

@@ -1,7 +1,7 @@
 # pg_upgrade of a server with the extension and what is built upon it.
 #
 # To the newest version of PostgreSQL beside the one under test that has the extension, as a staged
-# copy or Debian's /usr/lib/postgresql/VERSION has it; where there is none, to the same version,
+# copy, Debian's /usr/lib/postgresql/VERSION or `dev/deep newest` has it; where there is none, to the same version,
 # which takes the same way: each object of the extension is made again one by one, with its OID, and
 # linked to the module of the new installation. Which it was is printed.
 #
@@ -31,8 +31,9 @@ if (defined $from)
 
 	for my $path (sort { basename($a) <=> basename($b) } glob "'$versions'/[1-9]*")
 	{
-		$to = $path if basename($path) >= $from && -x "$path/bin/pg_upgrade"
-		  && -e "$path/lib/oban_manage.so";
+		next if basename($path) < $from || !-x "$path/bin/pg_upgrade";
+		my ($modules) = run_command([ "$path/bin/pg_config", '--pkglibdir' ]);
+		$to = $path if -e "$modules/oban_manage.so";
 	}
 }
 my $new_bindir = "$to/bin";
@@ -63,7 +64,9 @@ my $old_oids = $old->safe_psql('postgres', $oids);
 
 my @install_path = $to eq $bindir =~ s{/bin$}{}r ? () : (install_path => $to);
 my $new = PostgreSQL::Test::Cluster->new('new', @install_path);
-$new->init(extra => [ '--no-locale', '--encoding=UTF8' ]);
+# As of version 18 a new server has checksums, which the old one has not.
+$new->init(extra => [ '--no-locale', '--encoding=UTF8',
+	$new->pg_version < 18 ? () : '--no-data-checksums' ]);
 diag 'from ' . $old->pg_version . ' to ' . $new->pg_version;
 $old->stop;
 

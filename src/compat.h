@@ -1,0 +1,24 @@
+/*
+ * compat.h
+ *		What PostgreSQL 16, 17 and 18 have given another name, under the newest one.
+ */
+#ifndef OBAN_MANAGE_COMPAT_H
+#define OBAN_MANAGE_COMPAT_H
+
+/* Since 16 one function for all classes of objects; of those, the two that are asked about. */
+#if PG_VERSION_NUM < 160000
+#define object_aclcheck(classid, objectid, roleid, mode)                                           \
+	((classid) == NamespaceRelationId ? pg_namespace_aclcheck(objectid, roleid, mode)              \
+									  : pg_proc_aclcheck(objectid, roleid, mode))
+#endif
+
+#if PG_VERSION_NUM < 170000
+#define SearchPathMatchesCurrentEnvironment(path) OverrideSearchPathMatchesCurrent(path)
+#endif
+
+/* Before the declaration since 18; GCC and clang take an attribute there too. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
+#endif
