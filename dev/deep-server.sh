@@ -1,60 +1,87 @@
 # shellcheck shell=bash
-# A PostgreSQL with assertions, made for valgrind, from the distribution's source package. To be
-# sourced.
+# PostgreSQL with assertions, made for valgrind, from Debian's source packages. To be sourced.
+#
+# What is of the distribution itself is in $workplace/apt/stable, what is of another suite under its name.
 
-# own_apt COMMAND…: apt-get or apt-cache with the sources of the packages, and with lists of its own:
-# nothing of the system's changes, and no root is needed.
+# own_apt SUITE COMMAND…: apt-get and the like with the sources of the packages, and with lists of its
+# own: nothing of the system's changes, and no root is needed.
 own_apt()
 {
-	"$1" -q -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$workplace/apt/sources" \
-		-o Dir::State::Lists="$workplace/apt/lists" -o Dir::Cache="$workplace/apt/cache" "${@:2}"
+	local apt=$workplace/apt/$1
+	"$2" -q -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$apt/sources" \
+		-o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" "${@:3}"
 }
 
-# The source package in $workplace/apt/package, unpacked as "server": the version that is installed, else
-# the newest that there is. An update's sources may come later than its programs.
-fetch_source()
+# list_sources SUITE: from where the system has its packages, but for their sources. Of another suite
+# not those of security, which may have none.
+list_sources()
 {
-	local file wanted version
-	mkdir -p "$workplace"/apt/{sources,package,lists/partial,cache/archives/partial}
+	local apt=$workplace/apt/$1 file new=() old=()
+	[ ! -e "$apt/listed" ] || return 0
+	mkdir -p "$apt"/{sources,package,lists/partial,cache/archives/partial}
+	if [ "$1" != stable ]; then
+		new=(-e "/-security/!s/^Suites:.*/Suites: $1/")
+		old=(-e '/-security/d' -e "s/\(debian[^ ]*\) [^ ]*/\1 $1/")
+	fi
 	for file in /etc/apt/sources.list.d/*.sources; do
 		! grep -qi debian "$file" ||
-			sed 's/^Types:.*/Types: deb-src/' "$file" >"$workplace/apt/sources/${file##*/}"
+			sed -e 's/^Types:.*/Types: deb-src/' "${new[@]}" "$file" >"$apt/sources/${file##*/}"
 	done
 	for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
 		[ ! -e "$file" ] ||
-			sed -n 's/^deb \(.*debian.*\)/deb-src \1/p' "$file" >"$workplace/apt/sources/${file##*/}.list"
+			sed -n -e 's/^deb \(.*debian.*\)/deb-src \1/' "${old[@]}" -e '/^deb-src/p' "$file" \
+				>"$apt/sources/${file##*/}.list"
 	done
-	own_apt apt-get update || return
-	wanted=$(dpkg-query -W -f '${Version}' postgresql-15 || true)
-	cd "$workplace/apt/package" || return
-	for version in $wanted $(own_apt apt-cache showsrc postgresql-15 |
-		sed -n 's/^Version: //p' | sort -Vru); do
-		! own_apt apt-get --download-only source "postgresql-15=$version" || break
-	done
-	# Not Debian's patches: they write to the system's directories, whatever the prefix.
-	dpkg-source --skip-patches -x postgresql-15_*.dsc server
+	own_apt "$1" apt-get update && touch "$apt/listed"
 }
 
-# Generated files are in the package, so that neither bison nor flex is needed. Of contrib: what the
-# tests use.
+# newest_version SUITE: of PostgreSQL, that the suite has.
+newest_version()
+{
+	list_sources "$1" >>"$log.build" 2>&1 &&
+		own_apt "$1" /usr/lib/apt/apt-helper cat-file "$workplace/apt/$1"/lists/*_Sources* |
+		sed -n 's/^Package: postgresql-\([0-9]*\)$/\1/p' | sort -n | tail -n 1 | grep .
+}
+
+# fetch_source VERSION SUITE: the source package in $workplace/apt/SUITE/package, unpacked as "server": the
+# release that is installed, else the newest that there is. An update's sources may come later than its
+# programs.
+fetch_source()
+{
+	local wanted release
+	list_sources "$2" || return
+	wanted=$(dpkg-query -W -f '${Version}' "postgresql-$1" || true)
+	cd "$workplace/apt/$2/package" || return
+	for release in $wanted $(own_apt "$2" apt-cache showsrc "postgresql-$1" |
+		sed -n 's/^Version: //p' | sort -Vru); do
+		! own_apt "$2" apt-get --download-only source "postgresql-$1=$release" || break
+	done
+	# Not Debian's patches: they write to the system's directories, whatever the prefix.
+	dpkg-source --skip-patches -x "postgresql-$1"_*.dsc server
+}
+
+# build_server VERSION SUITE PREFIX. Of contrib: what the tests use.
 build_server()
 {
-	fetch_source || return
-	cd "$workplace/apt/package/server" &&
-		./configure -q --prefix="$1" --enable-cassert --enable-debug --without-readline \
-			--without-zlib CPPFLAGS=-DUSE_VALGRIND CFLAGS='-O1 -fno-omit-frame-pointer' &&
+	fetch_source "$1" "$2" || return
+	cd "$workplace/apt/$2/package/server" &&
+		./configure -q --prefix="$3" --enable-cassert --enable-debug --enable-tap-tests \
+			--without-readline --without-zlib --without-icu \
+			CPPFLAGS=-DUSE_VALGRIND CFLAGS='-O1 -fno-omit-frame-pointer' &&
 		make -s "-j$(nproc)" &&
 		make -s install &&
 		make -s -C contrib/postgres_fdw install &&
 		make -s -C contrib/auto_explain install &&
-		cp src/tools/valgrind.supp "$1"
+		cp src/tools/valgrind.supp "$3"
 }
 
-# need_debug_server: from here on PG_CONFIG and PATH are those of that server, with the extension in it.
+# need_debug_server VERSION [SUITE]: from here on PG_CONFIG and PATH are those of that server, with the
+# extension in it.
 need_debug_server()
 {
-	local to=$workplace/debug
-	if [ ! -e "$to/valgrind.supp" ] && ! in_group build_server "$to" >"$log.build" 2>&1; then
+	local to=$workplace/debug/$1
+	if [ ! -e "$to/valgrind.supp" ] &&
+		! in_group build_server "$1" "${2-stable}" "$to" >>"$log.build" 2>&1; then
 		failed=1
 		tail -n 40 "$log.build" >>"$log"
 		return 1

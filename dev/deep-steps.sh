@@ -72,7 +72,7 @@ step_ubsan()
 step_discard()
 {
 	local server=$workplace/discard setting drawn
-	need_debug_server || return 0
+	need_debug_server 15 || return 0
 	in_group gcc -shared -fPIC -O1 -Wall -Werror -isystem "$("$PG_CONFIG" --includedir-server)" \
 		-o "$("$PG_CONFIG" --pkglibdir)/discard.so" dev/discard.c >>"$log" 2>&1 || { failed=1; return 0; }
 	start_server "$server"
@@ -92,15 +92,15 @@ step_discard()
 step_valgrind()
 {
 	local server=$workplace/valgrind
-	need_debug_server || return 0
+	need_debug_server 15 || return 0
 	start_server "$server"
 	mkdir "$server/found"
 	cat >"$server/postgres" <<-SH
 		#!/bin/sh
 		exec valgrind --quiet --trace-children=yes --leak-check=no --num-callers=30 \\
-			--suppressions=$workplace/debug/valgrind.supp --gen-suppressions=all \\
+			--suppressions=$workplace/debug/15/valgrind.supp --gen-suppressions=all \\
 			--error-markers=VALGRINDERROR-BEGIN,VALGRINDERROR-END \\
-			--log-file=$server/found/%p $workplace/debug/bin/postgres "\$@"
+			--log-file=$server/found/%p $workplace/debug/15/bin/postgres "\$@"
 	SH
 	chmod +x "$server/postgres"
 	pg_ctl -D "$server/data" -l "$server/server.log" -p "$server/postgres" -w -t 600 restart \
@@ -115,4 +115,22 @@ step_valgrind()
 		echo "valgrind has written nothing" >>"$log"
 	fi
 	found "$(grep -c TRAP: "$server/server.log")" "$server/server.log"
+}
+
+# An old server whose last minor release is later than the new one's may be refused by pg_upgrade.
+step_newest()
+{
+	local server=$workplace/newest newest status=0
+	newest=$(newest_version testing) || { failed=1; return 0; }
+	need_debug_server "$newest" testing || return 0
+	start_server "$server"
+	run_suites .
+	stop_servers "$server"
+	found "$(grep -c TRAP: "$server/server.log")" "$server/server.log"
+
+	need_debug_server 15 || return 0
+	in_group make -s "PG_CONFIG=$PG_CONFIG" installcheck REGRESS='' ISOLATION='' \
+		PROVE_TESTS=t/013_pg_upgrade.pl PROVE_FLAGS=-v >"$log.out" 2>&1 || status=$?
+	tally_tap $status "$log.out"
+	figures=$(grep -o 'from [0-9.]* to [0-9.]*' "$log.out")
 }

@@ -71,7 +71,7 @@ need_packages()
 	[ "$1" = demo ] || [ "$1" = bench ] ||
 		needs+=(binutils perl libipc-run-perl clang-format cppcheck shellcheck pgbouncer)
 	[ "$1" != coverage ] || needs+=(gcovr)
-	[ "$1" != deep ] || needs+=(clang-tidy valgrind dpkg-dev bzip2 patch xz-utils)
+	[ "$1" != deep ] || needs+=(clang-tidy valgrind dpkg-dev bzip2 patch xz-utils bison flex)
 
 	# Root's own additions to PATH are closed to the user that the rest runs as.
 	[ "$(id -u)" != 0 ] || PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
