@@ -12,26 +12,29 @@ own_apt()
 		-o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" "${@:3}"
 }
 
-# list_sources SUITE: from where the system has its packages, but for their sources. Of another suite
-# not those of security, which may have none.
+# list_sources SUITE: of the distribution, from where the system has its packages; another suite from
+# Debian's own archive, which is found among those.
 list_sources()
 {
-	local apt=$workplace/apt/$1 file new=() old=()
+	local apt=$workplace/apt/$1 file archive keys=/usr/share/keyrings/debian-archive-keyring.gpg
 	[ ! -e "$apt/listed" ] || return 0
 	mkdir -p "$apt"/{sources,package,lists/partial,cache/archives/partial}
 	if [ "$1" != stable ]; then
-		new=(-e "/-security/!s/^Suites:.*/Suites: $1/")
-		old=(-e '/-security/d' -e "s/\(debian[^ ]*\) [^ ]*/\1 $1/")
+		list_sources stable || return
+		# shellcheck disable=SC2016 # apt's own variable
+		read -r archive < <(own_apt stable apt-get indextargets --format '$(REPO_URI)' \
+			'Created-By: Sources' 'Label: Debian') || return
+		echo "deb-src [signed-by=$keys] $archive $1 main" >"$apt/sources/debian.list"
+	else
+		for file in /etc/apt/sources.list.d/*.sources; do
+			! grep -qi debian "$file" ||
+				sed 's/^Types:.*/Types: deb-src/' "$file" >"$apt/sources/${file##*/}"
+		done
+		for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+			[ ! -e "$file" ] ||
+				sed -n 's/^deb \(.*debian.*\)/deb-src \1/p' "$file" >"$apt/sources/${file##*/}.list"
+		done
 	fi
-	for file in /etc/apt/sources.list.d/*.sources; do
-		! grep -qi debian "$file" ||
-			sed -e 's/^Types:.*/Types: deb-src/' "${new[@]}" "$file" >"$apt/sources/${file##*/}"
-	done
-	for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
-		[ ! -e "$file" ] ||
-			sed -n -e 's/^deb \(.*debian.*\)/deb-src \1/' "${old[@]}" -e '/^deb-src/p' "$file" \
-				>"$apt/sources/${file##*/}.list"
-	done
 	own_apt "$1" apt-get update && touch "$apt/listed"
 }
 

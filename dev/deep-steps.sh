@@ -117,11 +117,12 @@ step_valgrind()
 	found "$(grep -c TRAP: "$server/server.log")" "$server/server.log"
 }
 
-# An old server whose last minor release is later than the new one's may be refused by pg_upgrade.
+# PostgreSQL 15.20 keeps pg_attver in pg_attribute.attoptions, of which 18.6 knows nothing, so that its
+# pg_upgrade fails; the next ones may go together again.
 step_newest()
 {
 	local server=$workplace/newest newest status=0
-	newest=$(newest_version testing) || { failed=1; return 0; }
+	newest=$(newest_version testing) || { failed=1; cat "$log.build" >>"$log"; return 0; }
 	need_debug_server "$newest" testing || return 0
 	start_server "$server"
 	run_suites .
@@ -132,5 +133,7 @@ step_newest()
 	in_group make -s "PG_CONFIG=$PG_CONFIG" installcheck REGRESS='' ISOLATION='' \
 		PROVE_TESTS=t/013_pg_upgrade.pl PROVE_FLAGS=-v >"$log.out" 2>&1 || status=$?
 	tally_tap $status "$log.out"
-	figures=$(grep -o 'from [0-9.]* to [0-9.]*' "$log.out")
+	figures=$(grep -o 'from [0-9.]* to [0-9.]*' "$log.out" || true)
+	[[ $figures == *" to $newest."* ]] ||
+		{ failed=$((failed + 1)); echo "pg_upgrade was not to version $newest" >>"$log"; }
 }

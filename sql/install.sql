@@ -27,7 +27,7 @@ SELECT d.classid::regclass AS catalog, count(*) > 0 AS some,
 FROM pg_depend d LEFT JOIN pg_description c
 	ON c.classoid = d.classid AND c.objoid = d.objid AND c.objsubid = 0
 WHERE d.deptype = 'e' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'oban_manage')
-	AND d.objid <> 'oban_job[]'::regtype
+	AND (d.classid, d.objid) <> ('pg_type'::regclass, 'oban_job[]'::regtype)
 GROUP BY 1 ORDER BY 1;
 SELECT obj_description('oban_job'::regtype) IS NOT NULL AS type_commented;
 SELECT obj_description(oid) IS NOT NULL AS commented, extversion, extrelocatable, extconfig

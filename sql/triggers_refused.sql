@@ -133,6 +133,21 @@ FROM unnest('{made,OLD.made}'::text[]) c, unnest('{BEFORE,AFTER}'::text[]) d(tim
 	tools.fired(format('%s UPDATE ON tools.app FOR EACH ROW
 		EXECUTE FUNCTION oban_retry_job(%L, ''py'')', d.time, c), :update) r;
 
+-- A virtual one, which PostgreSQL 18 has, has none in any trigger.
+DO $$
+BEGIN
+	EXECUTE 'ALTER TABLE tools.app ADD COLUMN virtual bigint GENERATED ALWAYS AS (job + 1) '
+		|| CASE WHEN current_setting('server_version_num')::integer < 180000 THEN 'STORED'
+			ELSE 'VIRTUAL' END;
+END $$;
+SELECT c AS column, d.time, r.code = CASE
+	WHEN current_setting('server_version_num')::integer < 180000 AND (c, time) <> ('virtual', 'BEFORE')
+		THEN '00000' ELSE '39P01' END AS as_it_should_be
+FROM unnest('{virtual,OLD.virtual}'::text[]) c, unnest('{BEFORE,AFTER}'::text[]) d(time),
+	tools.fired(format('%s UPDATE ON tools.app FOR EACH ROW
+		EXECUTE FUNCTION oban_retry_job(%L, ''py'')', d.time, c), :update) r;
+ALTER TABLE tools.app DROP COLUMN virtual;
+
 -- The number of arguments.
 SELECT f, r.* FROM unnest(ARRAY['oban_cancel_job()', 'oban_cancel_job(''job'', ''py'', ''x'')',
 		'oban_retry_job()', 'oban_retry_job(''job'', ''py'', ''x'')',

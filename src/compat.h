@@ -1,6 +1,6 @@
 /*
  * compat.h
- *		What PostgreSQL 16, 17 and 18 have given another name, under the newest one.
+ *		What PostgreSQL 16, 17 and 18 have renamed or added, under the newest name.
  */
 #ifndef OBAN_MANAGE_COMPAT_H
 #define OBAN_MANAGE_COMPAT_H
@@ -19,6 +19,11 @@
 /* Before the declaration since 18; GCC and clang take an attribute there too. */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn __attribute__((noreturn))
+#endif
+
+/* Columns that are computed as they are read. */
+#if PG_VERSION_NUM < 180000
+#define ATTRIBUTE_GENERATED_VIRTUAL 'v'
 #endif
 
 #endif

@@ -69,7 +69,8 @@ push_string(JsonbParseState **state, const char *name, const char *string)
 
 /*
  * Generated columns are computed after BEFORE triggers: what a new row holds in
- * them is of the old one.  As in PL/pgSQL, they are NULL.
+ * them is of the old one.  As in PL/pgSQL, they are NULL.  So are virtual ones in
+ * any row, which PostgreSQL leaves undefined in triggers.
  */
 static HeapTuple
 without_generated(HeapTuple tuple, TupleDesc desc)

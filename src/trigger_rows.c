@@ -89,10 +89,14 @@ find_job_column(OmTrigger *trigger)
 		"jobs' ids, as it is, with OLD. or NEW. before it if wanted.");
 	Oid element;
 
-	/* PostgreSQL forbids them in the WHEN clause of such a trigger too. */
-	if (column->attgenerated && trigger->reads_new && TRIGGER_FIRED_BEFORE(trigger->data->tg_event))
-		refuse(trigger, "A generated column has no value yet in a BEFORE trigger.",
-			   "Create it AFTER the event.");
+	/* PostgreSQL forbids the first in the WHEN clause of such a trigger too. */
+	if ((column->attgenerated && trigger->reads_new &&
+		 TRIGGER_FIRED_BEFORE(trigger->data->tg_event)) ||
+		column->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+		refuse(
+			trigger,
+			"A generated column has no value yet in a BEFORE trigger, and a virtual one in none.",
+			"Create it AFTER the event, for a stored column.");
 
 	trigger->attnum = column->attnum;
 	trigger->type = getBaseType(column->atttypid);

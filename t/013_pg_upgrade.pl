@@ -1,9 +1,9 @@
 # pg_upgrade of a server with the extension and what is built upon it.
 #
 # To the newest version of PostgreSQL beside the one under test that has the extension, as a staged
-# copy, Debian's /usr/lib/postgresql/VERSION or `dev/deep newest` has it; where there is none, to the same version,
-# which takes the same way: each object of the extension is made again one by one, with its OID, and
-# linked to the module of the new installation. Which it was is printed.
+# copy, Debian's /usr/lib/postgresql/VERSION or `dev/deep newest` has it; where there is none, to the
+# same version, which takes the same way: each object of the extension is made again one by one, with
+# its OID, and linked to the module of the new installation. Which it was is printed.
 #
 # Shown to fail with a C symbol renamed in the new installation's module, and with its module taken
 # away (pg_upgrade refuses).
