@@ -165,6 +165,26 @@ RESET ROLE;
 SELECT state::text = CASE WHEN current_setting('server_version_num')::integer < 180000 THEN 'suspended'
 		ELSE 'cancelled' END AS as_it_should_be, tags
 FROM ex14.oban_jobs WHERE id = 8;
+-- A deferred trigger has those of who is current when it fires, since PostgreSQL 18 when it is queued.
+CREATE TABLE tools.left (job bigint);
+ALTER TABLE tools.left OWNER TO regress_oban_owner;
+CREATE CONSTRAINT TRIGGER later AFTER INSERT ON tools.left DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION oban_delete_job('job', 'ex14');
+SET ROLE regress_oban_owner;
+CREATE FUNCTION tools.leave(bigint) RETURNS void LANGUAGE sql SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp BEGIN ATOMIC INSERT INTO tools.left VALUES ($1); END;
+SET ROLE regress_oban_evil;
+DO $$
+BEGIN
+	PERFORM tools.leave(8);
+	SET CONSTRAINTS ALL IMMEDIATE;
+	ASSERT current_setting('server_version_num')::integer >= 180000, 'deleted with the owner''s rights';
+EXCEPTION WHEN insufficient_privilege THEN
+	ASSERT current_setting('server_version_num')::integer < 180000, SQLERRM;
+END $$;
+RESET ROLE;
+SELECT (count(*) = 0) = (current_setting('server_version_num')::integer >= 180000) AS as_it_should_be
+FROM ex14.oban_jobs WHERE id = 8;
 
 -- An instance says which table it is from: one that a caller made up leads where the caller likes,
 -- so a function that lends rights takes ids.
