@@ -98,7 +98,8 @@ step_valgrind()
 	cat >"$server/postgres" <<-SH
 		#!/bin/sh
 		exec valgrind --quiet --trace-children=yes --leak-check=no --num-callers=30 \\
-			--suppressions=$workplace/debug/15/valgrind.supp --gen-suppressions=all \\
+			--suppressions=$workplace/debug/15/valgrind.supp \\
+			--suppressions=$PWD/dev/valgrind.supp --gen-suppressions=all \\
 			--error-markers=VALGRINDERROR-BEGIN,VALGRINDERROR-END \\
 			--log-file=$server/found/%p $workplace/debug/15/bin/postgres "\$@"
 	SH
