@@ -408,6 +408,92 @@ SELECT tools.batches('py');
 SET default_transaction_read_only = on;
 CALL oban_retry_in_batches('{"all": true}', 3, prefix => 'py');
 RESET default_transaction_read_only;
+DO $$
+DECLARE
+	n bigint;
+BEGIN
+	SET TRANSACTION READ ONLY;
+	CALL oban_update_in_batches('{"all": true}', '{"priority": 7}', prefix => 'py', affected => n);
+END $$;
+
+-- What SET LOCAL has set ends with the first commit, but for what says who acts, on which table and who
+-- is told: that holds for the whole CALL. It takes the jobs of its own queue, of the table in ex14.
+\set ECHO none
+DROP ROLE IF EXISTS regress_oban_batches, regress_oban_tenant;
+CREATE ROLE regress_oban_batches SUPERUSER;
+CREATE ROLE regress_oban_tenant;
+GRANT USAGE ON SCHEMA tools, ex14 TO regress_oban_tenant;
+GRANT ALL ON ALL TABLES IN SCHEMA tools, ex14 TO regress_oban_tenant;
+CREATE TABLE tools.acted (session_role text, role text, prefix text, notify text,
+	jobs bigint);
+GRANT INSERT ON tools.acted TO regress_oban_tenant;
+CREATE FUNCTION tools.note_who() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO tools.acted SELECT session_user, current_user,
+		current_setting('oban_manage.prefix'), current_setting('oban_manage.notify'), count(*)
+	FROM changed HAVING count(*) > 0;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER note_who AFTER UPDATE ON ex14.oban_jobs REFERENCING NEW TABLE AS changed
+	FOR EACH STATEMENT EXECUTE FUNCTION tools.note_who();
+CREATE TRIGGER note_who AFTER UPDATE ON py.oban_jobs REFERENCING NEW TABLE AS changed
+	FOR EACH STATEMENT EXECUTE FUNCTION tools.note_who();
+CALL tools.fill(12, 'ex14');
+CALL tools.fill(12, 'py');
+UPDATE ex14.oban_jobs SET queue = 'tenant' WHERE id % 2 = 0;
+ALTER TABLE ex14.oban_jobs ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON ex14.oban_jobs TO regress_oban_tenant USING (queue = 'tenant');
+TRUNCATE tools.acted;
+\set ECHO all
+SET oban_manage.prefix = 'py';
+DO $$
+DECLARE
+	n bigint;
+BEGIN
+	SET LOCAL SESSION AUTHORIZATION regress_oban_batches;
+	SET LOCAL ROLE regress_oban_tenant;
+	SET LOCAL oban_manage.prefix = 'ex14';
+	SET LOCAL oban_manage.notify = off;
+	CALL oban_update_in_batches('{"all": true}', '{"priority": 4}', 2, affected => n);
+	INSERT INTO tools.acted SELECT 'then', current_user = session_user,
+		current_setting('oban_manage.prefix'), current_setting('oban_manage.notify'), n;
+END $$;
+SELECT *, count(*) AS batches FROM tools.acted GROUP BY 1, 2, 3, 4, 5 ORDER BY 1;
+SELECT string_agg(id::text, ' ' ORDER BY id) AS updated FROM ex14.oban_jobs WHERE priority = 4;
+SELECT count(*) AS of_the_other_table FROM py.oban_jobs WHERE priority = 4;
+RESET oban_manage.prefix;
+\set ECHO none
+DROP TRIGGER note_who ON ex14.oban_jobs;
+DROP TRIGGER note_who ON py.oban_jobs;
+DROP POLICY own ON ex14.oban_jobs;
+ALTER TABLE ex14.oban_jobs DISABLE ROW LEVEL SECURITY;
+\set ECHO all
+
+-- The first transaction is the caller's: when it is lost, so is what the caller wrote, and that is said.
+CREATE TABLE tools.orders (id integer);
+CREATE SEQUENCE tools.tries;
+CREATE FUNCTION tools.lose_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF nextval('tools.tries') = 1 THEN
+		RAISE 'lost' USING ERRCODE = 'serialization_failure';
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER lose AFTER INSERT ON tools.orders DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION tools.lose_once();
+CREATE PROCEDURE tools.order_and_update(INOUT n bigint) LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO tools.orders VALUES (1);
+	CALL oban_update_in_batches('{"all": true}', '{"priority": 6}', 5, prefix => 'py', affected => n);
+END $$;
+\set VERBOSITY terse
+CALL tools.order_and_update(NULL);
+SELECT (SELECT count(*) FROM tools.orders) AS orders, count(*) FILTER (WHERE priority = 6) AS updated
+FROM py.oban_jobs;
+CALL tools.order_and_update(NULL);
+SELECT (SELECT count(*) FROM tools.orders) AS orders, count(*) FILTER (WHERE priority = 6) AS updated
+FROM py.oban_jobs;
+\set VERBOSITY default
 
 -- What is refused, whether there is any job or not.
 \set ECHO none
@@ -459,3 +545,4 @@ CALL oban_cancel_in_batches('{"all": true}', 5, prefix => 'py');
 SELECT tableoid::regclass AS in_table, state, count(*) FROM py.oban_jobs GROUP BY 1, 2 ORDER BY 1, 2;
 
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;
+DROP ROLE regress_oban_batches, regress_oban_tenant;

@@ -24,12 +24,22 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
 /* How often a batch that loses to a deadlock or a conflict is tried, and the first wait between */
 #define MAX_TRIES  8
 #define FIRST_WAIT 0.1 /* seconds; each further one is twice as long */
+
+/*
+ * What holds for the whole walk as it was at its start, for what SET LOCAL has
+ * set ends with the first commit: who acts, on which table, and who is told.  In
+ * this order, since a session authorization resets the role.
+ */
+static const char *const kept_settings[] = {"session_authorization", "role", "oban_manage.prefix",
+											"oban_manage.notify"};
 
 /* A walk over the jobs of a filter */
 typedef struct Walk
@@ -38,6 +48,7 @@ typedef struct Walk
 	const Jsonb *filter;
 	const Jsonb *changes; /* update */
 	const text *prefix;	  /* NULL: oban_manage.prefix */
+	const char *settings[lengthof(kept_settings)];
 	int32 batch_size;
 	double pause;	 /* seconds */
 	OmSpread spread; /* its range of ids is that of the jobs that matched at the start */
@@ -111,11 +122,45 @@ batch_size_argument(FunctionCallInfo fcinfo, int argno)
 }
 
 /*
+ * A setting's value; NULL for the session_authorization of a process that no
+ * role has logged in to.
+ */
+static const char *
+setting(int i)
+{
+	return GetConfigOption(kept_settings[i], false, false);
+}
+
+static void
+keep_settings(Walk *walk)
+{
+	for (int i = 0; i < (int) lengthof(kept_settings); i++)
+		walk->settings[i] = setting(i) == NULL ? NULL : pstrdup(setting(i));
+}
+
+/*
+ * SET LOCAL what is no longer as it was.
+ */
+static void
+restore_settings(const Walk *walk)
+{
+	for (int i = 0; i < (int) lengthof(kept_settings); i++)
+	{
+		const char *was = walk->settings[i];
+
+		if (was != NULL && strcmp(was, setting(i)) != 0)
+			(void) set_config_option(kept_settings[i], was, PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_LOCAL, true, 0, false);
+	}
+}
+
+/*
  * Find the jobs table, and read the filter and the changes for it.
  */
 static void
 begin_call(Walk *walk, OmCall *call)
 {
+	restore_settings(walk);
 	memset(call, 0, sizeof(*call));
 	call->verb = walk->verb;
 	call->jobs = om_jobs_table_by_prefix(walk->prefix, RowExclusiveLock);
@@ -300,7 +345,8 @@ run_walk(Walk *walk)
 		.arg = walk,
 	};
 
-	run_step(walk, survey);
+	/* The first transaction is the caller's, whose own work is in it: that is not tried again. */
+	(void) try_step(walk, survey, true);
 	error_context_stack = &callback;
 	while (walk->total > 0)
 	{
@@ -332,6 +378,8 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
 	bool isnull = false;
 
 	check_may_commit(fcinfo);
+	PreventCommandIfReadOnly(get_func_name(fcinfo->flinfo->fn_oid));
+	keep_settings(&walk);
 	walk.filter = om_jsonb_argument(fcinfo, argno++);
 	if (verb == OM_UPDATE)
 		walk.changes = om_jsonb_argument(fcinfo, argno++);
@@ -382,7 +430,7 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
  * range of times (22008); those of om_jobs_table_by_prefix, om_filter_read and
  * om_changes_check; and what changing the jobs raises.  A deadlock or a
  * serialization failure (40P01, 40001) is raised when the batch was tried
- * MAX_TRIES times.
+ * MAX_TRIES times, or at once when it is met before the first batch.
  */
 PG_FUNCTION_INFO_V1(oban_cancel_in_batches);
 PG_FUNCTION_INFO_V1(oban_retry_in_batches);

@@ -12,6 +12,7 @@ use strict;
 use warnings;
 
 use FindBin;
+use IPC::Run;
 use lib $FindBin::RealBin;
 use ObanTest;
 use PostgreSQL::Test::Utils;
@@ -357,5 +358,11 @@ my @waits = map { $tries[$_] - $tries[ $_ - 1 ] } 1 .. $#tries;
 is_deeply([ grep { $waits[$_] < 0.099 * 2**$_ } 0 .. $#waits ],
 	[], 'after waits that double from 0.1 s') or diag("the waits: @waits");
 
+# ---- Where no role has logged in, as in a background worker or a single-user server
+
 $node->stop;
+my $call = "CALL oban_retry_in_batches('{\"all\": true}', 7, prefix => 'stubborn')\n";
+IPC::Run::run([ 'postgres', '--single', '-D', $node->data_dir, 'postgres' ], '<', \$call, '>',
+	\my $single, '2>', \my $said);
+like($single, qr/affected = "30"/, 'batches without a session authorization') or diag($said);
 done_testing();
