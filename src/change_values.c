@@ -94,9 +94,12 @@ is_iso_time(const char *string, bool *has_offset)
 		p = skip_char(p, ':');
 	p = skip_digits(p, 2, 2);
 	if (p != NULL && (separated ? *p == ':' : isdigit((unsigned char) *p)))
+	{
+		/* A fraction of a minute, which ISO 8601 has, PostgreSQL would take for one of a second. */
 		p = skip_digits(separated ? p + 1 : p, 2, 2);
-	if (p != NULL && *p == '.')
-		p = skip_digits(p + 1, 1, PG_INT32_MAX);
+		if (p != NULL && *p == '.')
+			p = skip_digits(p + 1, 1, PG_INT32_MAX);
+	}
 	if (p == NULL || *p == '\0')
 		return p != NULL;
 
