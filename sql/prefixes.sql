@@ -65,6 +65,10 @@ RESET oban_manage.notify;
 CALL tools.make_jobs(:'fits', :'over');
 SELECT length(:'fits') AS fits, oban_cancel_job(3, :'fits'), oban_retry_job(3, :'fits');
 SELECT length(:'over') AS over, oban_cancel_job(3, :'over'), oban_retry_job(3, :'over');
+-- And whether a worker is told is a reason's to say.
+CALL tools.make_jobs(:'fits', :'over');
+SELECT right(p, 2) AS prefix, reason
+FROM unnest(ARRAY[:'fits', :'over']) p, oban_manage_jobs('cancel', '{3}', dry_run => true, prefix => p);
 
 -- The setting. The default is public; an explicit prefix wins, and so does a row's own schema.
 SHOW oban_manage.prefix;

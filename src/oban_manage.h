@@ -377,6 +377,7 @@ typedef struct OmSignals
 } OmSignals;
 
 extern void om_signals_init(OmSignals *signals, Oid jobs);
+extern bool om_signals_kill(Oid jobs);
 extern void om_signal_kill(OmSignals *signals, int64 job_id);
 extern void om_signal_wake(OmSignals *signals, TupleTableSlot *row, AttrNumber column);
 

@@ -170,8 +170,8 @@ reason_of(const OmCall *call, const OmOutcome *outcome, bool done)
 	if (call->verb == OM_UPDATE)
 		return psprintf("jobs in any state are %s", done_to);
 	return psprintf("%s jobs are %s%s", outcome->old_state, done_to,
-					call->verb == OM_CANCEL && om_notify &&
-							strcmp(outcome->old_state, "executing") == 0
+					call->verb == OM_CANCEL && strcmp(outcome->old_state, "executing") == 0 &&
+							om_signals_kill(call->jobs)
 						? ", and their workers told"
 						: "");
 }

@@ -15,6 +15,8 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 
+#define KILL_CHANNEL "oban_signal"
+
 /* As in PostgreSQL's async.c, which does not export it */
 #define PAYLOAD_MAX_LENGTH (BLCKSZ - NAMEDATALEN - 128)
 
@@ -27,6 +29,17 @@ om_signals_init(OmSignals *signals, Oid jobs)
 	memset(signals, 0, sizeof(*signals));
 	signals->jobs = jobs;
 	signals->context = CurrentMemoryContext;
+}
+
+/*
+ * Would the worker that runs one of the jobs be told to stop?
+ */
+bool
+om_signals_kill(Oid jobs)
+{
+	const char *schema = get_namespace_name_or_temp(get_rel_namespace(jobs));
+
+	return om_notify && strlen(schema) + strlen("." KILL_CHANNEL) < NAMEDATALEN;
 }
 
 /*
@@ -71,7 +84,7 @@ om_signal_kill(OmSignals *signals, int64 job_id)
 		return;
 	snprintf(payload, sizeof(payload), "{\"action\":\"pkill\",\"job_id\":" INT64_FORMAT "}",
 			 job_id);
-	notify(signals, "oban_signal", payload);
+	notify(signals, KILL_CHANNEL, payload);
 }
 
 /*

@@ -321,7 +321,9 @@ BEGIN
 				WHEN 'ignored' THEN format('%s jobs are not %s', old_state, CASE action
 					WHEN 'cancel' THEN 'cancelled' WHEN 'retry' THEN 'retried' ELSE 'deleted' END)
 				ELSE format('%s jobs are %s', old_state, outcome) || CASE WHEN action = 'cancel'
-					AND old_state = 'executing' AND model.notifies() THEN ', and their workers told'
+					AND old_state = 'executing' AND model.notifies() AND octet_length(
+						current_setting('differ.prefix') || '.oban_signal') < 64
+					THEN ', and their workers told'
 					ELSE '' END END;
 			RETURN NEXT;
 		END LOOP;
