@@ -60,7 +60,8 @@ SELECT tools.refused('{"scheduled_at": ""}', '{"scheduled_at": "soon"}', '{"sche
 	'{"scheduled_at": "2031-13-01T00:00:00Z"}', '{"scheduled_at": "2031-01-01T00:00:00+99:00"}',
 	'{"scheduled_at": 1924905600}', '{"scheduled_at": true}', '{"scheduled_at": ["2031-01-01"]}',
 	'{"scheduled_at": "2031-01-01T23:30.5Z"}', '{"scheduled_at": "20310101T2330.5"}',
-	'{"scheduled_at": "2031-01-01T23.5Z"}', '{"scheduled_at": {}}',
+	'{"scheduled_at": "2031-01-01T23.5Z"}', '{"scheduled_at": "2031-01-01T23:30:5Z"}',
+	'{"scheduled_at": {}}',
 	'{"scheduled_at": "2031-01-01T00:00:00Z", "schedule_in": 60}');
 
 -- schedule_in: seconds, or an interval as text.
