@@ -15,13 +15,13 @@ OBJS = \
 	src/changes.o \
 	src/conditions.o \
 	src/filter.o \
+	src/guard.o \
 	src/job_argument.o \
 	src/job_changes.o \
 	src/job_ids.o \
 	src/job_result.o \
 	src/jobs_table.o \
 	src/json_keys.o \
-	src/keep_cancelled.o \
 	src/oban_manage.o \
 	src/outcomes.o \
 	src/plan_cache.o \

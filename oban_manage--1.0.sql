@@ -230,10 +230,10 @@ AS 'MODULE_PATHNAME', 'oban_update_job_with_trigger' LANGUAGE C VOLATILE PARALLE
 COMMENT ON FUNCTION oban_update_job_with() IS
 'trigger function: update the jobs whose ids are in a column with the changes that a function returns, whose context is the trigger''s op, table, schema, old and new; arguments: column, callable with its schema [, prefix]';
 
-CREATE FUNCTION oban_keep_cancelled() RETURNS trigger
-AS 'MODULE_PATHNAME', 'oban_keep_cancelled' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION oban_keep_cancelled() IS
-'trigger function, BEFORE UPDATE FOR EACH ROW on oban_jobs: a cancelled job stays so when a late worker reports a failure or a snooze';
+CREATE FUNCTION oban_guard_job() RETURNS trigger
+AS 'MODULE_PATHNAME', 'oban_guard_job' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_guard_job() IS
+'trigger function, BEFORE UPDATE OF state OR DELETE FOR EACH ROW on oban_jobs: keeps out the late answers of workers, and statements that judged an older version of the job';
 
 -- reading
 

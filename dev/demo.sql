@@ -357,10 +357,8 @@ WHERE id = 101 RETURNING id, state, cardinality(errors) AS errors;
 
 \echo '-- It would run again. With the guard the worker''s report is kept, and the job stays cancelled.'
 SELECT oban_cancel_job(101);
-CREATE TRIGGER keep_cancelled BEFORE UPDATE ON oban_jobs
-	FOR EACH ROW WHEN (OLD.state = 'cancelled' AND NEW.state IN ('retryable', 'scheduled')
-	AND NEW.cancelled_at IS NOT NULL)
-	EXECUTE FUNCTION oban_keep_cancelled();
+CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON oban_jobs
+	FOR EACH ROW EXECUTE FUNCTION oban_guard_job();
 UPDATE oban_jobs SET state = 'retryable', scheduled_at = timezone('UTC', now()) + interval '15 seconds',
 	errors = errors || '{"attempt": 1, "error": "closed"}'::jsonb
 WHERE id = 101 RETURNING id, state, cardinality(errors) AS errors;

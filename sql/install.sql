@@ -74,8 +74,8 @@ SELECT state, tags FROM py.oban_jobs WHERE id = 4;
 
 -- What is built upon it holds it; DROP ... CASCADE takes that along, and leaves the jobs.
 CREATE VIEW tools.job AS SELECT oban_get_job(1, 'py') AS job;
-CREATE TRIGGER keep_cancelled BEFORE UPDATE ON py.oban_jobs FOR EACH ROW
-	EXECUTE FUNCTION oban_keep_cancelled();
+CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON py.oban_jobs
+	FOR EACH ROW EXECUTE FUNCTION oban_guard_job();
 DROP EXTENSION oban_manage;
 SELECT tools.rows('ex14') AS ex14, tools.rows('py') AS py \gset
 DROP EXTENSION oban_manage CASCADE;

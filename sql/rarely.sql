@@ -102,8 +102,8 @@ ROLLBACK;
 
 -- A state that is NULL, under the guard of a table that allows one
 ALTER TABLE py.oban_jobs ALTER state DROP NOT NULL;
-CREATE TRIGGER keep_cancelled BEFORE UPDATE ON py.oban_jobs
-	FOR EACH ROW EXECUTE FUNCTION oban_keep_cancelled();
+CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON py.oban_jobs
+	FOR EACH ROW EXECUTE FUNCTION oban_guard_job();
 UPDATE py.oban_jobs SET state = NULL WHERE id = 7 RETURNING id, state;
 UPDATE py.oban_jobs SET state = 'retryable' WHERE id = 7 RETURNING id, state;
 

@@ -37,8 +37,8 @@ SELECT format($q$
 			%1$L);
 	CREATE TRIGGER e AFTER DELETE ON %1$I.orders REFERENCING OLD TABLE AS o FOR EACH STATEMENT
 		EXECUTE FUNCTION public.oban_cancel_job('job', %1$L);
-	CREATE TRIGGER keep_cancelled BEFORE UPDATE ON %1$I.oban_jobs FOR EACH ROW
-		EXECUTE FUNCTION public.oban_keep_cancelled()$q$, p)
+	CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON %1$I.oban_jobs
+		FOR EACH ROW EXECUTE FUNCTION public.oban_guard_job()$q$, p)
 FROM unnest('{ex14,twin}'::text[]) p \gexec
 \set ECHO all
 

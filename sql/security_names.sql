@@ -31,7 +31,7 @@ BEGIN
 	FOR n, call IN SELECT e.n, replace(replace(replace(replace(replace(e.call, quote_literal(odd),
 				quote_literal(prefix)), quote_ident(odd), quote_ident(prefix)), 'IDS', '4,5,99'),
 				'ID', '4'), 'CHANGES', '{"priority": 3, "schedule_in": 60}')
-			FROM tools.entry e, tools.names WHERE e.verb <> 'keep' AND e.call !~ '^INSERT|give_row' LOOP
+			FROM tools.entry e, tools.names WHERE e.verb <> 'guard' AND e.call !~ '^INSERT|give_row' LOOP
 		BEGIN
 			EXECUTE call;
 			rows := tools.rows_of(prefix);

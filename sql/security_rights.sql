@@ -154,7 +154,7 @@ FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prorettype = 'trigg
 SET LOCAL ROLE regress_oban_some;
 SELECT f, tools.try_trigger(f || '(''jobs'', ''{}'')')
 FROM unnest('{oban_cancel_job,oban_retry_job,oban_delete_job,oban_update_job,oban_update_job_with,
-	oban_keep_cancelled}'::text[]) f;
+	oban_guard_job}'::text[]) f;
 ROLLBACK;
 
 -- By verb. Whoever has rights on the table has them in plain SQL too; what this stops is our ways.

@@ -64,7 +64,7 @@ END $$;
 
 -- Not as a trigger.
 SELECT f, code, message FROM unnest('{oban_cancel_job,oban_retry_job,oban_delete_job,
-	oban_update_job,oban_update_job_with,oban_keep_cancelled}'::text[]) WITH ORDINALITY u(f, n),
+	oban_update_job,oban_update_job_with,oban_guard_job}'::text[]) WITH ORDINALITY u(f, n),
 	tools.try(format('SELECT %s()', f)) ORDER BY n;
 
 -- TRUNCATE; statement triggers without a transition table, or without the one that is needed.

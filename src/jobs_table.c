@@ -8,6 +8,7 @@
  */
 #include "oban_manage.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
@@ -17,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #define JOBS_TABLE "oban_jobs"
 
@@ -274,6 +276,22 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 						 "another schema.")));
 	pfree(missing.data);
 	table_close(rel, NoLock);
+}
+
+/*
+ * The table's owner.
+ */
+Oid
+om_jobs_table_owner(Oid jobs)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(jobs));
+	Oid owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", jobs);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
 }
 
 /*

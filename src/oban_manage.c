@@ -10,6 +10,7 @@ PG_MODULE_MAGIC;
 
 char *om_prefix;
 bool om_notify;
+bool om_guard;
 
 void _PG_init(void);
 
@@ -24,6 +25,11 @@ _PG_init(void)
 	DefineCustomBoolVariable("oban_manage.notify",
 							 "Whether running Obans are told of cancelled and runnable jobs.",
 							 "Turn it off for two-phase commit, which NOTIFY forbids.", &om_notify,
+							 true, PGC_USERSET, 0, NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("oban_manage.guard",
+							 "Whether oban_guard_job() guards the jobs of a table.",
+							 "Turn it off to change by hand what the guard would keep.", &om_guard,
 							 true, PGC_USERSET, 0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("oban_manage");

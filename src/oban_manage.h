@@ -31,6 +31,7 @@
 
 extern char *om_prefix; /* oban_manage.prefix */
 extern bool om_notify;	/* oban_manage.notify */
+extern bool om_guard;	/* oban_manage.guard */
 
 extern void om_set_temporarily(const char *name, const char *value);
 
@@ -51,6 +52,7 @@ extern Oid om_jobs_table_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE l
 extern Oid om_jobs_table_of_row_type(Oid row_relid, LOCKMODE lockmode);
 extern void om_jobs_table_shape(Oid jobs, OmTableShape *shape);
 extern Form_pg_attribute om_find_column(TupleDesc desc, const char *name);
+extern Oid om_jobs_table_owner(Oid jobs);
 extern Oid om_jobs_table_column_type(Oid jobs, const char *column);
 extern int32 om_jobs_table_max_integer(Oid jobs, const char *column);
 
@@ -262,7 +264,8 @@ typedef enum OmStep
 	OM_SURVEY,	   /* how many jobs the verb would change, and in which range of ids */
 	OM_GET,		   /* jobs as oban_job, as they are now */
 	OM_READ,	   /* the same, as the calling statement sees them */
-	OM_CANCELLED   /* is the job cancelled? OM_BY_ID */
+	OM_CANCELLED,  /* is the job cancelled? OM_BY_ID */
+	OM_STATE	   /* jobs' states, as the active snapshot shows them */
 } OmStep;
 
 /* What a query returns of its jobs; the steps without a choice leave it 0 */
@@ -307,6 +310,10 @@ typedef struct OmQuery
 #define OM_WRITTEN_QUEUE 2 /* text */
 #define OM_WRITTEN_STATE 3 /* text; with states */
 
+/* Columns of the rows that OM_STATE returns */
+#define OM_STATE_ID	   1 /* bigint */
+#define OM_STATE_STATE 2 /* the enum of the states */
+
 /* Columns of the row that OM_SURVEY returns */
 #define OM_SURVEY_COUNT	  1 /* bigint, as are the others; NULL where there is no job */
 #define OM_SURVEY_LOWEST  2
@@ -343,6 +350,8 @@ extern uint64 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCa
 						   void *state);
 extern bool om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *noted,
 								  OmRowCallback callback, void *state, uint64 *count);
+extern int om_trigger_depth(void);
+extern bool om_query_writes_now(void);
 
 /* ---- job_result.c: oban_job as a result ---- */
 

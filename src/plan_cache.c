@@ -29,6 +29,7 @@
 #include "nodes/plannodes.h"
 #include "tcop/dest.h"
 #include "utils/guc.h"
+#include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -75,6 +76,9 @@ typedef struct PlanEntry
 
 static HTAB *plans = NULL;
 static dlist_head plans_by_use = DLIST_STATIC_INIT(plans_by_use); /* newest first */
+
+/* The depth of triggers at which we write to jobs; -1: we do not */
+static int writes_at_depth = -1;
 
 /* A receiver that hands each row to a callback and keeps nothing */
 typedef struct RowReceiver
@@ -330,6 +334,28 @@ make_ready(KeptPlan *kept, Oid jobs)
 }
 
 /*
+ * How many triggers are running, one within the other?
+ */
+int
+om_trigger_depth(void)
+{
+	LOCAL_FCINFO(fcinfo, 0);
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 0, InvalidOid, NULL, NULL);
+	return DatumGetInt32(pg_trigger_depth(fcinfo));
+}
+
+/*
+ * For a trigger on the jobs: is it one of our statements that fired it? What a
+ * trigger of our statement writes in its turn is not ours.
+ */
+bool
+om_query_writes_now(void)
+{
+	return writes_at_depth >= 0 && om_trigger_depth() == writes_at_depth + 1;
+}
+
+/*
  * Run a plan; with in_order, only if it writes its jobs in that order.  Returns
  * whether it was run.
  */
@@ -337,16 +363,21 @@ static bool
 run_plan(KeptPlan *kept, Oid jobs, bool in_order, const SPIExecuteOptions *options, int *result)
 {
 	volatile bool runs = false;
+	int outer_depth = writes_at_depth;
 
 	kept->users++;
 	PG_TRY();
 	{
 		runs = (make_ready(kept, jobs) || !in_order);
 		if (runs)
+		{
+			writes_at_depth = om_trigger_depth();
 			*result = SPI_execute_plan_extended(kept->plan, options);
+		}
 	}
 	PG_FINALLY();
 	{
+		writes_at_depth = outer_depth;
 		kept->users--;
 		if (kept->dropped && kept->users == 0)
 			free_kept(kept);

@@ -470,6 +470,11 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			appendStringInfo(&sql, "SELECT " STATE_IS("cancelled") " FROM %s AS j", shape->name);
 			om_conditions_append(&sql, query.conditions, NULL);
 			break;
+
+		case OM_STATE:
+			appendStringInfo(&sql, "SELECT " JOB_ID ", j.state FROM %s AS j", shape->name);
+			om_conditions_append(&sql, query.conditions, NULL);
+			break;
 	}
 	statement->text = sql.data;
 }
@@ -480,7 +485,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 bool
 om_query_reads_only(OmQuery query)
 {
-	return query.step == OM_READ || query.step == OM_CANCELLED;
+	return query.step == OM_READ || query.step == OM_CANCELLED || query.step == OM_STATE;
 }
 
 /*

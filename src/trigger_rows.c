@@ -60,34 +60,23 @@ read_column_argument(OmTrigger *trigger)
 }
 
 /*
- * Find a column of the table that the trigger is on, or raise an error (42703)
- * with the hint.
- */
-Form_pg_attribute
-om_trigger_find_column(const TriggerData *data, const char *name, const char *hint)
-{
-	Form_pg_attribute column = om_find_column(RelationGetDescr(data->tg_relation), name);
-
-	if (column == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("\"%s\" has no column \"%s\" for trigger \"%s\"",
-						RelationGetRelationName(data->tg_relation), name, data->tg_trigger->tgname),
-				 errhint("%s", hint)));
-	return column;
-}
-
-/*
  * Find the column that holds the jobs.
  */
 static void
 find_job_column(OmTrigger *trigger)
 {
-	Form_pg_attribute column = om_trigger_find_column(
-		trigger->data, trigger->column,
-		"The trigger's first argument is the name of the column that holds the "
-		"jobs' ids, as it is, with OLD. or NEW. before it if wanted.");
+	Relation rel = trigger->data->tg_relation;
+	Form_pg_attribute column = om_find_column(RelationGetDescr(rel), trigger->column);
 	Oid element;
+
+	if (column == NULL)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNDEFINED_COLUMN),
+			 errmsg("\"%s\" has no column \"%s\" for trigger \"%s\"", RelationGetRelationName(rel),
+					trigger->column, trigger->data->tg_trigger->tgname),
+			 errhint("The trigger's first argument is the name of the column that holds the "
+					 "jobs' ids, as it is, with OLD. or NEW. before it if wanted.")));
 
 	/* PostgreSQL forbids the first in the WHEN clause of such a trigger too. */
 	if ((column->attgenerated && trigger->reads_new &&
@@ -108,8 +97,8 @@ find_job_column(OmTrigger *trigger)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column \"%s\" of \"%s\" for trigger \"%s\" has type %s", trigger->column,
-						RelationGetRelationName(trigger->data->tg_relation),
-						trigger->data->tg_trigger->tgname, format_type_be(column->atttypid)),
+						RelationGetRelationName(rel), trigger->data->tg_trigger->tgname,
+						format_type_be(column->atttypid)),
 				 errdetail("Ids of jobs are smallint, integer or bigint, or an array of these.")));
 }
 

@@ -28,8 +28,6 @@ typedef struct OmTrigger
 	ErrorContextCallback callback;
 } OmTrigger;
 
-extern Form_pg_attribute om_trigger_find_column(const TriggerData *data, const char *name,
-												const char *hint);
 extern void om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs);
 extern bool om_trigger_next_row(OmTrigger *trigger);
 extern void om_trigger_add_row_jobs(OmTrigger *trigger, OmJobIds *ids);

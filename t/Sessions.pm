@@ -85,10 +85,8 @@ sub make_application
 			FOR EACH ROW EXECUTE FUNCTION $extension.oban_update_job('job_ids', '{"priority": 9}',
 			'public');
 		ALTER TABLE app.orders ENABLE ALWAYS TRIGGER "cancel it";
-		CREATE TRIGGER keep_cancelled BEFORE UPDATE ON public.oban_jobs FOR EACH ROW
-			WHEN (OLD.state = 'cancelled' AND NEW.state IN ('retryable', 'scheduled')
-				AND NEW.cancelled_at IS NOT NULL)
-			EXECUTE FUNCTION $extension.oban_keep_cancelled();
+		CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON public.oban_jobs
+			FOR EACH ROW EXECUTE FUNCTION $extension.oban_guard_job();
 		CREATE VIEW app.stuck AS
 			SELECT id, $extension.oban_job_cancelled(job_id, 'public') AS cancelled FROM app.orders;
 		CREATE MATERIALIZED VIEW app.snapshot AS

@@ -445,13 +445,17 @@ class Generator:
     def call_answer(self, _, ids):
         """What a worker writes when it is done, on a table with the guard."""
         rng = self.rng
-        states = [s for s in self.states if s != 'executing']
-        spec = {'answer': {'state': rng.choice(states + ['retryable', 'scheduled'] * 4),
-                           'meta': rng.choice(OBJECTS), 'attempt': -rng.randint(0, 1)},
-                'ids': [i for i in self.ids(ids) if i is not None]}
-        if self.chance(0.5):
-            spec['when'] = True
+        spec = {'answer': {'state': rng.choice(self.states + ['retryable', 'scheduled'] * 4),
+                           'meta': rng.choice(OBJECTS)},
+                'ids': [i for i in self.ids(ids) if i is not None],
+                'attempt': rng.choice([-1, 0, 0, 1]), 'max_attempts': rng.choice([0, 0, 1])}
+        if self.chance(0.6):
+            spec['entry'] = rng.choice([1, 1, 2, 3, '1', '2', 0, -1, None, 'x', {}, 1.5])
+        if self.chance(0.6):
+            spec['answer']['scheduled_at'] = rng.choice(PAST + FUTURE)
         if self.chance(0.3):
             spec['clear'] = True
+        if self.chance(0.1):
+            spec['off'] = True
         spec = self.part('spec', Spec(spec))
         return 'answer', f'SELECT differ.answer({spec}) AS v', f'SELECT model.answer({spec}) AS v'

@@ -151,37 +151,85 @@ END $$;
 
 -- ---- the guard
 
--- What a worker writes, by ids alone; the new values are those of a row of the table. The trigger is
--- made as the contract says, or without its WHEN.
+-- What a worker writes, by ids alone: the new values are those of a row of the table, a change of
+-- attempt and of max_attempts, an entry about a run. One session judges no older version of a row, so
+-- these are the guard's rules for late answers.
+CREATE FUNCTION model.answered(jobs text, spec jsonb, state text, condition text) RETURNS text
+LANGUAGE sql RETURN format($q$
+	UPDATE %1$s j SET state = %2$s, meta = a.meta,
+		attempt = j.attempt + (%3$L::jsonb ->> 'attempt')::integer,
+		max_attempts = j.max_attempts + (%3$L::jsonb ->> 'max_attempts')::integer,
+		errors = CASE WHEN %3$L::jsonb ? 'entry' THEN j.errors
+			|| jsonb_build_object('attempt', %3$L::jsonb -> 'entry') ELSE j.errors END,
+		scheduled_at = coalesce(a.scheduled_at, j.scheduled_at),
+		cancelled_at = CASE WHEN NOT %3$L::jsonb ? 'clear' THEN j.cancelled_at END
+	FROM jsonb_populate_record(NULL::%1$s, %3$L::jsonb -> 'answer') a
+	WHERE j.id = ANY (model.numbers(%3$L::jsonb -> 'ids')) AND %4$s
+$q$, jobs, state, spec, condition);
+
 SELECT format($q$
 CREATE FUNCTION differ.answer(spec jsonb) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
 	changed integer;
 BEGIN
-	EXECUTE 'CREATE TRIGGER keep_cancelled BEFORE UPDATE ON %1$I.oban_jobs FOR EACH ROW '
-		|| CASE WHEN spec ? 'when' THEN 'WHEN (OLD.state = ''cancelled'' AND NEW.state IN '
-			'(''retryable'', ''scheduled'') AND NEW.cancelled_at IS NOT NULL)' ELSE '' END
-		|| ' EXECUTE FUNCTION public.oban_keep_cancelled()';
-	UPDATE %1$I.oban_jobs j SET state = a.state, meta = a.meta, attempt = j.attempt + a.attempt,
-		cancelled_at = CASE WHEN NOT spec ? 'clear' THEN j.cancelled_at END
-	FROM jsonb_populate_record(NULL::%1$I.oban_jobs, spec -> 'answer') a
-	WHERE j.id = ANY (model.numbers(spec -> 'ids'));
+	CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON %1$I.oban_jobs
+		FOR EACH ROW EXECUTE FUNCTION public.oban_guard_job();
+	IF spec ? 'off' THEN
+		SET LOCAL oban_manage.guard = off;
+	END IF;
+	EXECUTE model.answered('%1$I.oban_jobs', spec, 'a.state', 'true');
 	GET DIAGNOSTICS changed = ROW_COUNT;
-	DROP TRIGGER keep_cancelled ON %1$I.oban_jobs;
+	SET LOCAL oban_manage.guard = on;
+	DROP TRIGGER oban_guard ON %1$I.oban_jobs;
 	RETURN changed;
 END $$
 $q$, :'schema') \gexec
 
+-- Is the answer late for the job?
+CREATE FUNCTION model.is_late(j twin.oban_jobs, spec jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+	becomes text := spec #>> '{answer,state}';
+	entry text := spec ->> 'entry';
+	run integer := CASE WHEN entry ~ '^[0-9]{1,9}$' THEN entry::integer END;
+	answered boolean := coalesce(run BETWEEN 1 AND j.attempt, false);
+	snoozes boolean := becomes = 'scheduled'
+		AND ((spec ->> 'attempt')::integer = -1 OR (spec ->> 'max_attempts')::integer = 1);
+BEGIN
+	IF spec ? 'off' THEN
+		RETURN false;
+	ELSIF j.state = 'cancelled' THEN
+		RETURN (becomes = 'retryable' OR snoozes) AND NOT spec ? 'clear'
+			AND j.cancelled_at IS NOT NULL;
+	ELSIF j.state = 'executing' THEN
+		RETURN becomes <> 'executing' AND answered AND run < j.attempt;
+	ELSIF j.state NOT IN ('completed', 'discarded') AND j.attempted_at IS NOT NULL
+		AND becomes <> 'executing'
+	THEN
+		IF NOT answered THEN
+			IF becomes <> 'completed' AND NOT (snoozes
+				AND j.scheduled_at <> (spec #>> '{answer,scheduled_at}')::timestamp) IS TRUE
+			THEN
+				RETURN false;
+			END IF;
+			run := j.attempt;
+		END IF;
+		RETURN (run < j.attempt OR j.scheduled_at > j.attempted_at)
+			AND NOT (j.state = 'retryable' AND EXISTS (SELECT FROM jsonb_array_elements(
+				to_jsonb(j.errors)) e WHERE e ->> 'attempt' = run::text));
+	END IF;
+	RETURN false;
+END $$;
+
 CREATE FUNCTION model.answer(spec jsonb) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
+	late bigint[] := ARRAY(SELECT id FROM twin.oban_jobs j WHERE model.is_late(j, spec));
+	kept jsonb := spec #- '{answer,scheduled_at}' #- '{clear}' || '{"attempt": 0}';
 	changed integer;
+	more integer;
 BEGIN
-	UPDATE twin.oban_jobs j SET meta = a.meta, attempt = j.attempt + a.attempt,
-		cancelled_at = CASE WHEN NOT spec ? 'clear' THEN j.cancelled_at END,
-		state = CASE WHEN j.state = 'cancelled' AND a.state IN ('retryable', 'scheduled')
-			AND NOT spec ? 'clear' AND j.cancelled_at IS NOT NULL THEN j.state ELSE a.state END
-	FROM jsonb_populate_record(NULL::twin.oban_jobs, spec -> 'answer') a
-	WHERE j.id = ANY (model.numbers(spec -> 'ids'));
+	EXECUTE model.answered('twin.oban_jobs', spec, 'a.state', format('j.id <> ALL (%L)', late));
 	GET DIAGNOSTICS changed = ROW_COUNT;
-	RETURN changed;
+	EXECUTE model.answered('twin.oban_jobs', kept, 'j.state', format('j.id = ANY (%L)', late));
+	GET DIAGNOSTICS more = ROW_COUNT;
+	RETURN changed + more;
 END $$;

@@ -225,7 +225,7 @@ class Inputs:
             events = ['TRUNCATE', 'INSERT OR UPDATE']
         parts = [f'{when} {rng.choice(events)}', tables, 'STATEMENT' if statement else 'ROW']
         parts.append(rng.choice(['oban_cancel_job', 'oban_retry_job', 'oban_delete_job',
-                                 'oban_update_job', 'oban_update_job_with', 'oban_keep_cancelled']))
+                                 'oban_update_job', 'oban_update_job_with', 'oban_guard_job']))
         column = rng.choice(['job', 'jobs', 'OLD.job', 'NEW.jobs', 'word', 'at', 'JOB', 'none'])
         parts.append(column if rng.random() < 0.8 else self.mutate(column))
         if parts[3] == 'oban_update_job':

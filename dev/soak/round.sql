@@ -2,7 +2,7 @@
 -- callables; and tables of an application whose triggers manage jobs.
 --
 -- psql variables: schema, that of the jobs table; types, that of its states; guard, whether the jobs
--- have oban_keep_cancelled.
+-- have oban_guard_job().
 
 -- Changes of one job are logged in the order in which they were made, for who makes one holds the
 -- job until its commit. The actor is the application name: of a managing client it goes on with the
@@ -45,10 +45,8 @@ CREATE TRIGGER log_update AFTER UPDATE ON oban_jobs REFERENCING OLD TABLE AS o N
 CREATE TRIGGER log_delete AFTER DELETE ON oban_jobs REFERENCING OLD TABLE AS o
 	FOR EACH STATEMENT EXECUTE FUNCTION public.log_event();
 \if :guard
-CREATE TRIGGER keep_cancelled BEFORE UPDATE ON oban_jobs
-	FOR EACH ROW WHEN (OLD.state = 'cancelled' AND NEW.state IN ('retryable', 'scheduled')
-					   AND NEW.cancelled_at IS NOT NULL)
-	EXECUTE FUNCTION oban_keep_cancelled();
+CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON oban_jobs
+	FOR EACH ROW EXECUTE FUNCTION oban_guard_job();
 \endif
 
 -- Counts its calls in the job itself: a lost update would show.
