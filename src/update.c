@@ -9,6 +9,8 @@
 #include "verbs.h"
 
 #include "executor/spi.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
 
 static void
 look_at_row(OmUpdate *update, TupleTableSlot *row, int64 id)
@@ -68,14 +70,51 @@ write_same(OmUpdate *update, OmStep step)
 	return om_update_step(update, query, values, om_update_put_job, update);
 }
 
+static void
+note_existing(TupleTableSlot *row, void *state)
+{
+	bool isnull;
+
+	om_update_mark_done(state, DatumGetInt64(slot_getattr(row, OM_STATE_ID, &isnull)));
+}
+
+/*
+ * Leave in the list the jobs that a snapshot shows, or raise an error.
+ */
+static void
+find_existing(OmUpdate *update, Snapshot snapshot)
+{
+	PushActiveSnapshot(snapshot);
+	om_update_find(update, (OmQuery){.step = OM_STATE}, note_existing, update);
+	PopActiveSnapshot();
+}
+
+/*
+ * Settle the jobs that one statement has not written.  The others are locked by
+ * now, so these must not be locked any more, because they may be below.  Those
+ * that were there before the statement, and are there still, were kept by a
+ * trigger of the table, and are passed over.  All else is missing: a job that has
+ * come since then was not there when the call began.
+ */
+static void
+settle_rest(OmUpdate *update, Snapshot before)
+{
+	om_update_keep_jobs(update, false);
+	if (update->ids->count <= update->renamed)
+		return;
+	find_existing(update, before);
+	if (update->ids->count > 0)
+		find_existing(update, GetTransactionSnapshot());
+}
+
 /*
  * Write them to jobs that are not locked, if one statement can do that in id
- * order.  Returns whether all of the jobs were written; otherwise the list has
- * those that were not.
+ * order.  Returns whether it did; then all of the jobs are settled.
  *
  * Whether a job was scheduled before matters only where it may become available,
- * and its queue must be woken.  Jobs that may have made too many attempts to be
- * written are locked first: to lock them later would be out of order.
+ * and its queue must be woken.  Jobs are locked first where the statement alone
+ * would not tell why it passed over one: it may have made too many attempts, or a
+ * policy may hide it.
  */
 static bool
 write_unlocked(OmUpdate *update)
@@ -84,29 +123,31 @@ write_unlocked(OmUpdate *update)
 	Datum values[OM_MAX_PARAMS];
 	Datum params[OM_MAX_PARAMS];
 	OmQuery query;
+	Snapshot before;
+	bool written;
 	uint64 count;
 
 	if (update->ids->count == 1 && !due)
 		return write_same(update, OM_WRITE_ONE) > 0;
-	if (update->changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
+	if ((update->changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS)) ||
+		check_enable_rls(update->jobs, InvalidOid, true) == RLS_ENABLED)
 		return false;
 
 	query = same_query(update, due ? OM_WRITE_NOTE : OM_WRITE, values);
 	query = om_update_begin_step(update, query, values, params);
-	if (!om_query_run_in_order(update->jobs, query, params, &update->was_scheduled,
-							   om_update_put_job, update, &count))
-		return false;
+	before = RegisterSnapshot(GetTransactionSnapshot());
+	written = om_query_run_in_order(update->jobs, query, params, &update->was_scheduled,
+									om_update_put_job, update, &count);
 	update->was_scheduled = false;
-	om_update_keep_jobs(update, false);
-	return update->ids->count <= update->renamed;
+	if (written)
+		settle_rest(update, before);
+	UnregisterSnapshot(before);
+	return written;
 }
 
 /*
- * Make the same changes to the jobs of the update, or raise an error.
- *
- * Jobs that could not be written are locked and looked at, which tells why, and
- * written if they can be by now.  Empty changes write nothing, so they lock
- * nothing either.
+ * Make the same changes to the jobs of the update, or raise an error.  Empty
+ * changes write nothing, so they lock nothing either.
  */
 void
 om_update_same(OmUpdate *update)
@@ -121,7 +162,7 @@ om_update_same(OmUpdate *update)
 	if (!write_unlocked(update))
 	{
 		update->due.count = 0;
-		om_update_lock(update, InvalidOid, note_locked, update);
+		om_update_find(update, (OmQuery){.step = OM_LOCK}, note_locked, update);
 		if (update->ids->count > 0)
 			write_same(update, OM_WRITE);
 	}

@@ -146,15 +146,14 @@ om_update_drop_missing(OmUpdate *update)
 }
 
 /*
- * Lock the jobs of the update, and hand each to the callback, which marks it as
- * done.
+ * Find the jobs of the update, by a query that locks them or only looks at them,
+ * and hand each to the callback, which marks it as done.
  */
 void
-om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback, void *state)
+om_update_find(OmUpdate *update, OmQuery query, OmRowCallback callback, void *state)
 {
 	update->may_name_jobs = !update->missing_ok;
-	om_update_step(update, (OmQuery){.step = OM_LOCK, .argument_type = argument_type}, NULL,
-				   callback, state);
+	om_update_step(update, query, NULL, callback, state);
 	om_update_drop_missing(update);
 	update->may_name_jobs = true;
 }

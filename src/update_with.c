@@ -47,11 +47,15 @@ typedef struct WithUpdate
 	NullableDatum *contexts;
 	int nids;
 
-	/* Those of them that are locked and read, up to the batch's index locked_to */
+	/* Those of them that are locked, which were looked for up to the batch's index locked_to */
 	int locked_to;
-	int read_ahead;	 /* how many to lock at a time */
-	bool job_by_job; /* the callable writes: read nothing ahead, write at once */
 	OmJobIds locked;
+
+	/* And those of these that are read, up to the index read_to */
+	int read_to;
+	int read_ahead;	 /* how many to read at a time */
+	bool job_by_job; /* the callable writes: read nothing ahead, write at once */
+	OmJobIds read;
 	Tuplestorestate *rows; /* what is kept of them */
 	TupleTableSlot *row;
 	CommandId read_at;
@@ -106,24 +110,39 @@ keep_row(TupleTableSlot *row, void *state)
 }
 
 /*
- * Lock and read jobs of the batch, from its index on.
+ * Read jobs of the batch, from its index on, and lock them unless they are locked.
+ * What was looked for before and not found is not looked for again: if it is there
+ * by now, it may be below a job that is locked.
  */
 static void
 read_jobs(WithUpdate *with, int from)
 {
-	with->locked_to = Min(with->nids, from + with->read_ahead);
-	with->locked.count = 0;
-	for (int i = from; i < with->locked_to; i++)
+	bool lock = (from >= with->locked_to);
+
+	with->read_to = Min(lock ? with->nids : with->locked_to, from + with->read_ahead);
+	with->read.count = 0;
+	for (int i = from; i < with->read_to; i++)
 	{
-		if (i == from || with->ids[i] != with->ids[i - 1])
-			om_job_ids_add(&with->locked, with->ids[i]);
+		if ((i == from || with->ids[i] != with->ids[i - 1]) &&
+			(lock || om_job_ids_find(&with->locked, with->ids[i]) >= 0))
+			om_job_ids_add(&with->read, with->ids[i]);
 	}
 
 	ExecClearTuple(with->row);
 	tuplestore_clear(with->rows);
-	with->update.ids = &with->locked;
-	om_update_lock(&with->update, with->callable->argument_type, keep_row, with);
+	with->update.ids = &with->read;
+	om_update_find(
+		&with->update,
+		(OmQuery){.step = lock ? OM_LOCK : OM_LOOK, .argument_type = with->callable->argument_type},
+		keep_row, with);
 	with->read_at = GetCurrentCommandId(false);
+
+	if (lock)
+	{
+		for (int i = 0; i < with->read.count; i++)
+			om_job_ids_add(&with->locked, om_job_ids_data(&with->read)[i]);
+		with->locked_to = with->read_to;
+	}
 }
 
 /*
@@ -165,9 +184,9 @@ get_row(WithUpdate *with, int i)
 {
 	bool overtaken = is_overtaken(with);
 
-	if (i < with->locked_to && !overtaken)
+	if (i < with->read_to && !overtaken)
 		return seek_row(with, i);
-	if (with->job_by_job || i < with->locked_to)
+	if (with->job_by_job || i < with->read_to)
 		with->read_ahead = 1;
 	else
 		with->read_ahead = Min(2 * with->read_ahead, BATCH_SIZE);
@@ -228,7 +247,7 @@ check_untouched(WithUpdate *with)
 		return;
 	with->update.ids = &with->changes.ids;
 	om_update_step(&with->update,
-				   (OmQuery){.step = OM_LOCK, .argument_type = with->callable->argument_type}, NULL,
+				   (OmQuery){.step = OM_LOOK, .argument_type = with->callable->argument_type}, NULL,
 				   mark_untouched, with);
 	for (int i = 0; i < with->changes.ids.count; i++)
 	{
@@ -258,7 +277,7 @@ write_at_once(WithUpdate *with, int64 id, const OmChanges *changes)
 	with->update.ids = &ids;
 	with->update.changes = changes;
 	om_update_same(&with->update);
-	with->update.ids = &with->locked;
+	with->update.ids = &with->read;
 	with->update.changes = NULL;
 }
 
@@ -316,6 +335,8 @@ next_batch(WithUpdate *with, OmNextJob next, void *state)
 {
 	with->nids = 0;
 	with->locked_to = 0;
+	with->locked.count = 0;
+	with->read_to = 0;
 	while (with->nids < BATCH_SIZE &&
 		   next(state, with->nids == 0, &with->ids[with->nids], &with->contexts[with->nids]))
 		with->nids++;
@@ -380,9 +401,10 @@ om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state, bool
 	with.ids = palloc(BATCH_SIZE * sizeof(int64));
 	with.contexts = palloc(BATCH_SIZE * sizeof(NullableDatum));
 	om_job_ids_init(&with.locked, BATCH_SIZE);
+	om_job_ids_init(&with.read, BATCH_SIZE);
 	om_job_changes_init(&with.changes, BATCH_SIZE);
 	om_job_ids_init(&with.unchanged, 0);
-	with.update.ids = &with.locked;
+	with.update.ids = &with.read;
 	with.row = MakeSingleTupleTableSlot(kept_desc(callable), &TTSOpsMinimalTuple);
 	with.rows = tuplestore_begin_heap(false, false, work_mem);
 	job_context =

@@ -104,8 +104,7 @@ extern uint64 om_update_step(OmUpdate *update, OmQuery query, const Datum *value
 extern void om_update_mark_done(OmUpdate *update, int64 id);
 extern void om_update_keep_jobs(OmUpdate *update, bool done);
 extern void om_update_drop_missing(OmUpdate *update);
-extern void om_update_lock(OmUpdate *update, Oid argument_type, OmRowCallback callback,
-						   void *state);
+extern void om_update_find(OmUpdate *update, OmQuery query, OmRowCallback callback, void *state);
 extern void om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id,
 								  int32 attempt, bool scheduled);
 extern OmReturns om_update_returns(const OmUpdate *update);
