@@ -16,6 +16,7 @@ OBJS = \
 	src/conditions.o \
 	src/filter.o \
 	src/guard.o \
+	src/guard_rows.o \
 	src/job_argument.o \
 	src/job_changes.o \
 	src/job_ids.o \
