@@ -51,6 +51,7 @@ INSERT INTO tools.statements (name, assignments) VALUES
 	('cancel',		$$state = 'cancelled', cancelled_at = '2026-01-01'$$),
 	('discard',		$$state = 'discarded', discarded_at = '2026-01-01'$$),
 	('later',		$$state = 'scheduled', scheduled_at = '2098-03-03'$$),
+	('one more',	$$state = 'scheduled', max_attempts = max_attempts + 1$$),
 	('fail',		$$state = 'retryable'$$),
 	('stage',		$$state = 'available'$$),
 	('rescue',		$$state = 'available', meta = meta || '{"rescued": 1}'$$),
@@ -158,11 +159,12 @@ CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON oban_jobs
 	FOR EACH ROW EXECUTE FUNCTION oban_guard_job();
 RESET search_path;
 SELECT oban_cancel_many_jobs('{2,3}', 'ex14');
-UPDATE ex14.oban_jobs SET state = 'retryable', scheduled_at = '2098-01-01', attempt = 5,
+UPDATE ex14.oban_jobs SET cancelled_at = '2024-02-02' WHERE id IN (2, 3);
+WITH u AS (UPDATE ex14.oban_jobs SET state = 'retryable', scheduled_at = '2098-01-01', attempt = 5,
 	errors = errors || '{"error": "late"}'::jsonb, meta = meta || '{"late": true}', priority = 1
 	WHERE id IN (2, 3, 7)
-	RETURNING id, state, attempt, errors, meta, priority, scheduled_at, cancelled_at IS NOT NULL AS
-	cancelled_at;
+	RETURNING id, state, attempt, errors, meta, priority, scheduled_at, cancelled_at)
+SELECT * FROM u ORDER BY id;
 -- What the extension itself writes goes through: a retry, an update of the schedule, by a callable
 -- too, a cancel, a delete; and a trigger of ours on another table.
 CREATE FUNCTION tools.later(job oban_job) RETURNS jsonb LANGUAGE sql AS
@@ -171,6 +173,7 @@ SELECT state, tags FROM oban_update_job_with(7, 'tools.later', prefix => 'ex14')
 SELECT oban_retry_many_jobs('{2,3,7}', 'ex14');
 SELECT id, state FROM oban_update_many_jobs('{2,3}', '{"schedule_in": 60}', 'ex14');
 SELECT id, state FROM oban_update_many_jobs('{2,3}', '{"schedule_in": 0}', 'ex14');
+SELECT state, max_attempts FROM oban_update_job(3, '{"max_attempts": 21, "schedule_in": 60}', 'ex14');
 SELECT oban_cancel_many_jobs('{2,3}', 'ex14'), oban_delete_job(2, 'ex14');
 CREATE TABLE tools.rows (job_id bigint);
 INSERT INTO tools.rows VALUES (3);

@@ -10,14 +10,15 @@
  *
  * The guard knows two kinds of statements. A late answer is about a run that has
  * ended: the job stays as it is, and only what the worker reports is written. A
- * stale statement judged an older version of the row: it is passed over. All else
- * goes through, and leaves as early as possible, because the guard runs in the
+ * stale statement judged an older version of the row: it is passed over. The guard
+ * lets all else through, and returns as early as it can, because it runs in the
  * statements that workers send most.
  */
 #include "guard.h"
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/sysattr.h"
 #include "access/xact.h"
 #include "catalog/partition.h"
 #include "executor/spi.h"
@@ -35,7 +36,7 @@ typedef struct GuardedUpdate
 	ItemPointerData tid; /* no other row comes there in that transaction */
 } GuardedUpdate;
 
-/* The last one of each depth of triggers, which statements of nested triggers leave alone */
+/* One for each depth of triggers, so that a statement of a nested trigger does not overwrite it */
 static GuardedUpdate *guarded_updates = NULL;
 static int n_guarded_updates = 0;
 
@@ -181,17 +182,28 @@ note_seen(TupleTableSlot *slot, void *state)
 	seen->state = isnull ? 0 : om_guarded_state(seen->table, value);
 }
 
+static void
+seen_error_callback(void *arg)
+{
+	errcontext("guard of \"%s\", with the rights of the table's owner", (const char *) arg);
+}
+
 /*
  * The state that the statement saw: that of the job in its own snapshot; 0 when
  * there was none. A row may have come from another partition, so the whole table is
- * looked at, with the rights of its owner, as a foreign key's checks do: whoever
- * answers may have no right to read the job.
+ * looked at, with the rights of its owner, as a foreign key's checks do: the role
+ * that answers may have no right to read the job.
  */
 static int
 seen_state(const GuardedRow *row)
 {
 	Oid relid = RelationGetRelid(row->data->tg_relation);
 	Seen seen = {.table = row->table};
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = seen_error_callback,
+		.arg = RelationGetRelationName(row->data->tg_relation),
+	};
 	Datum id = Int64GetDatum(om_guarded_number(row, row->data->tg_trigtuple, GUARD_ID));
 	Oid user;
 	int context;
@@ -205,6 +217,7 @@ seen_state(const GuardedRow *row)
 		LockRelationOid(relid, AccessShareLock);
 	}
 
+	error_context_stack = &callback;
 	GetUserIdAndSecContext(&user, &context);
 	SPI_connect();
 	SetUserIdAndSecContext(om_jobs_table_owner(relid),
@@ -212,6 +225,7 @@ seen_state(const GuardedRow *row)
 	om_query_run(relid, (OmQuery){.step = OM_STATE, .conditions = OM_BY_ID}, &id, note_seen, &seen);
 	SetUserIdAndSecContext(user, context);
 	SPI_finish();
+	error_context_stack = callback.previous;
 	return seen.state;
 }
 
@@ -338,6 +352,16 @@ is_moved(const GuardedRow *row)
 
 /* ---- the trigger ---- */
 
+/*
+ * Does the UPDATE name the state? The trigger may be for all updates.
+ */
+static bool
+names_state(const GuardedRow *row)
+{
+	return bms_is_member(row->table->attnums[GUARD_STATE] - FirstLowInvalidHeapAttributeNumber,
+						 row->data->tg_updatedcols);
+}
+
 static void
 check_event(FunctionCallInfo fcinfo)
 {
@@ -359,7 +383,8 @@ check_event(FunctionCallInfo fcinfo)
 /*
  * oban_guard_job() -> trigger
  *		For BEFORE UPDATE OF state OR DELETE ... FOR EACH ROW on an oban_jobs table,
- *		without a WHEN clause. A worker's answer about a run that ended keeps the job
+ *		without a WHEN clause; or BEFORE UPDATE OR DELETE, where updates that do not
+ *		name the state may move rows to another partition. A worker's answer about a run that ended keeps the job
  *		as it is, and writes the errors and meta that the worker reports; its row is
  *		returned as always. A statement that judged an older version of the row is
  *		passed over, and returns no row. The rules are in docs/guard.md. What the
@@ -381,7 +406,7 @@ oban_guard_job(PG_FUNCTION_ARGS)
 	check_event(fcinfo);
 	is_update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
 	passed = PointerGetDatum(is_update ? data->tg_newtuple : data->tg_trigtuple);
-	if (!om_guard)
+	if (!om_guard || om_query_writes_now())
 		return passed;
 
 	row.table = om_guarded_table(data->tg_relation);
@@ -396,9 +421,9 @@ oban_guard_job(PG_FUNCTION_ARGS)
 			return passed;
 	}
 
+	if (is_update && !names_state(&row))
+		return passed;
 	if (is_update && is_late_answer(&row))
-		return om_query_writes_now() ? passed : PointerGetDatum(keep_job(&row));
-	if (is_stale(&row) && !om_query_writes_now())
-		return PointerGetDatum(NULL);
-	return passed;
+		return PointerGetDatum(keep_job(&row));
+	return is_stale(&row) ? PointerGetDatum(NULL) : passed;
 }

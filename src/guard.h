@@ -27,7 +27,7 @@
 
 #define JOB_N_STATES 8
 
-/* The columns that the guard reads. A late answer changes none from GUARD_STATE on. */
+/* The columns that the guard reads. A late answer keeps GUARD_STATE and all that follow. */
 typedef enum GuardColumn
 {
 	GUARD_ID,

@@ -37,6 +37,7 @@ static const char *const column_names[GUARD_N_COLUMNS] = {
 };
 
 static HTAB *guarded_tables = NULL;
+static uint64 n_invalidations = 0;
 
 /* ---- the table ---- */
 
@@ -46,6 +47,7 @@ forget_table(Datum arg, Oid relid)
 	HASH_SEQ_STATUS status;
 	GuardedTable *table;
 
+	n_invalidations++;
 	if (OidIsValid(relid))
 	{
 		table = hash_search(guarded_tables, &relid, HASH_FIND, NULL);
@@ -64,13 +66,17 @@ forget_states(Datum arg, int cacheid, uint32 hashvalue)
 	forget_table(arg, InvalidOid);
 }
 
+/*
+ * Learn what the guard must know of a table. An error leaves the entry invalid, and
+ * so does an invalidation that comes while we look: then the next row looks again.
+ */
 static void
 learn_table(GuardedTable *table, Relation rel)
 {
+	uint64 before = n_invalidations;
 	OmTableShape shape;
 
 	om_jobs_table_shape(RelationGetRelid(rel), &shape); /* refuses tables without the columns */
-	table->valid = true;								/* unless it is invalidated while we look */
 	table->errors_is_array = shape.errors_is_array;
 	for (int i = 0; i < GUARD_N_COLUMNS; i++)
 	{
@@ -83,6 +89,7 @@ learn_table(GuardedTable *table, Relation rel)
 		table->states[i] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
 										   ObjectIdGetDatum(table->types[GUARD_STATE]),
 										   CStringGetDatum(state_labels[i]));
+	table->valid = (n_invalidations == before);
 }
 
 /*
@@ -216,7 +223,7 @@ get_entries(const GuardedRow *row, HeapTuple tuple)
 	else
 	{
 		entries.container = &DatumGetJsonbP(errors)->root;
-		if (JsonContainerIsArray(entries.container))
+		if (JsonContainerIsArray(entries.container) && !JsonContainerIsScalar(entries.container))
 			entries.count = JsonContainerSize(entries.container);
 	}
 	return entries;
@@ -300,7 +307,7 @@ om_guarded_adds_entry(const GuardedRow *row, int64 *run)
 }
 
 /*
- * Had errors an entry about the run before?
+ * Does the old row have an entry about the run in errors?
  */
 bool
 om_guarded_has_entry(const GuardedRow *row, int64 run)

@@ -77,7 +77,7 @@ typedef struct PlanEntry
 static HTAB *plans = NULL;
 static dlist_head plans_by_use = DLIST_STATIC_INIT(plans_by_use); /* newest first */
 
-/* The depth of triggers at which we write to jobs; -1: we do not */
+/* The depth of triggers at which a statement of ours runs; -1: none does */
 static int writes_at_depth = -1;
 
 /* A receiver that hands each row to a callback and keeps nothing */
@@ -347,7 +347,8 @@ om_trigger_depth(void)
 
 /*
  * For a trigger on the jobs: is it one of our statements that fired it? What a
- * trigger of our statement writes in its turn is not ours.
+ * trigger of our statement writes in its turn is not ours. What a function in a
+ * policy or a constraint of the table writes would count as ours.
  */
 bool
 om_query_writes_now(void)

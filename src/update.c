@@ -2,9 +2,9 @@
  * update.c
  *		Updating jobs: the same checked changes to each of them.
  *
- * All of the jobs named are updated, or none.  It takes one UPDATE where that
- * writes all of them, and in id order; otherwise the jobs are locked in that order,
- * looked at, and written by one UPDATE.
+ * All of the jobs named are updated, or none.  One UPDATE does it where it goes
+ * through the jobs in id order; what it passes over is settled without a lock.
+ * Otherwise the jobs are locked in that order, looked at, and written by one UPDATE.
  */
 #include "verbs.h"
 

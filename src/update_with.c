@@ -9,8 +9,8 @@
  *
  * A callable is code like any other: it may write to the jobs itself.  The
  * command counter tells when it, or a trigger of what we wrote, has written
- * anything; then what was read ahead is read again, and once a callable has,
- * each job is written at once.
+ * anything; then what was read ahead is read again, without another lock, and once
+ * a callable has, each job is written at once.
  */
 #include "verbs.h"
 
@@ -51,7 +51,7 @@ typedef struct WithUpdate
 	int locked_to;
 	OmJobIds locked;
 
-	/* And those of these that are read, up to the index read_to */
+	/* The locked jobs that are read now, up to the index read_to */
 	int read_to;
 	int read_ahead;	 /* how many to read at a time */
 	bool job_by_job; /* the callable writes: read nothing ahead, write at once */
