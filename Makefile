@@ -23,6 +23,7 @@ OBJS = \
 	src/job_result.o \
 	src/jobs_table.o \
 	src/json_keys.o \
+	src/lower_case.o \
 	src/oban_manage.o \
 	src/outcomes.o \
 	src/plan_cache.o \

@@ -11,12 +11,10 @@
 #include <math.h>
 
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "lib/qunique.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/formatting.h"
 #include "utils/guc.h"
 #include "utils/numeric.h"
 
@@ -185,9 +183,6 @@ om_value_time_from_now(const JsonbValue *value, Timestamp *time)
 static text *
 normalize_tag(const char *string, int len)
 {
-	char *lower;
-	text *tag;
-
 	while (len > 0 && om_is_blank(*string))
 	{
 		string++;
@@ -195,13 +190,7 @@ normalize_tag(const char *string, int len)
 	}
 	while (len > 0 && om_is_blank(string[len - 1]))
 		len--;
-	if (len == 0)
-		return NULL;
-
-	lower = str_tolower(string, len, DEFAULT_COLLATION_OID);
-	tag = cstring_to_text(lower);
-	pfree(lower);
-	return tag;
+	return len > 0 ? om_lower_case(string, len) : NULL;
 }
 
 /* Bytewise, so that the order of tags does not depend on the database's locale */

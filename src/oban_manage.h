@@ -178,6 +178,10 @@ extern bool om_value_time(const JsonbValue *value, Timestamp *time);
 extern bool om_value_time_from_now(const JsonbValue *value, Timestamp *time);
 extern bool om_value_tags(const JsonbValue *value, ArrayType **tags);
 
+/* ---- lower_case.c: lower-casing that is the same in every database ---- */
+
+extern text *om_lower_case(const char *string, int len);
+
 /* ---- filter.c, conditions.c: which jobs a call is about ---- */
 
 /* The conditions that jobs are found by, in the order of their parameters */
