@@ -61,7 +61,11 @@ SELECT tools.refused('{"scheduled_at": ""}', '{"scheduled_at": "soon"}', '{"sche
 	'{"scheduled_at": 1924905600}', '{"scheduled_at": true}', '{"scheduled_at": ["2031-01-01"]}',
 	'{"scheduled_at": "2031-01-01T23:30.5Z"}', '{"scheduled_at": "20310101T2330.5"}',
 	'{"scheduled_at": "2031-01-01T23.5Z"}', '{"scheduled_at": "2031-01-01T23:30:5Z"}',
-	'{"scheduled_at": {}}',
+	'{"scheduled_at": {}}', '{"scheduled_at": "202401-01-02"}', '{"scheduled_at": "999-01-01"}',
+	'{"scheduled_at": "10000-01-01T00:00:00Z"}', '{"scheduled_at": "0000-12-31T23:59:59Z"}',
+	'{"scheduled_at": "0044-03-15 BC"}', '{"scheduled_at": "0001-01-01T00:00:00+00:01"}',
+	'{"scheduled_at": "9999-12-31T23:59:00-00:01"}', '{"scheduled_at": "9999-12-31T24:00:00"}',
+	'{"scheduled_at": "9999-12-31T23:59:59.9999999Z"}',
 	'{"scheduled_at": "2031-01-01T00:00:00Z", "schedule_in": 60}');
 
 -- schedule_in: seconds, or an interval as text.
@@ -70,7 +74,9 @@ SELECT tools.refused('{"schedule_in": ""}', '{"schedule_in": "later"}',
 	'{"schedule_in": true}', '{"schedule_in": [60]}', '{"schedule_in": {}}',
 	'{"schedule_in": 1e13}', '{"schedule_in": -1e13}', '{"schedule_in": 1e18}',
 	'{"schedule_in": 1e400}', '{"schedule_in": -1e400}', '{"schedule_in": "999999 years"}',
-	'{"schedule_in": "-999999 years"}', '{"schedule_in": "99999999999 years"}');
+	'{"schedule_in": "-999999 years"}', '{"schedule_in": -95000000000}',
+	'{"schedule_in": 260000000000}', '{"schedule_in": "-2100 years"}',
+	'{"schedule_in": "8000 years"}', '{"schedule_in": "99999999999 years"}');
 -- An interval that never ends is one since PostgreSQL 17, and refused all the same.
 SELECT i, string_agg(refused, ' ') LIKE '%=> ' || CASE
 	WHEN current_setting('server_version_num')::integer < 170000

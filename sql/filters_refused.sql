@@ -103,7 +103,9 @@ SELECT tools.refused('{"inserted_at": "2024-01-01"}', '{"inserted_at": 170406720
 	'{"inserted_at": {"before": " 2024-01-01"}}', '{"inserted_at": {"before": "2024-01-01 BC"}}',
 	'{"inserted_at": {"after": "2024-13-01"}}', '{"inserted_at": {"after": "2024-02-30"}}',
 	'{"inserted_at": {"after": "2024-01-01T25:00:00Z"}}',
-	'{"inserted_at": {"after": "999999-01-01"}}',
+	'{"inserted_at": {"after": "999999-01-01"}}', '{"inserted_at": {"before": "202401-01-02"}}',
+	'{"inserted_at": {"after": "0000-01-01"}}', '{"inserted_at": {"after": "0044-03-15 BC"}}',
+	'{"inserted_at": {"before": "294276-12-31T23:59:59Z"}}',
 	'{"inserted_at": {"after": "2024-01-01T00:00+99"}}');
 SELECT tools.refused('{"scheduled_at": {"after": "soon"}}', '{"attempted_at": {"after": "soon"}}',
 	'{"completed_at": {"after": "soon"}}', '{"cancelled_at": {"after": "soon"}}',

@@ -390,7 +390,7 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
 	{
 		walk.spread.start = walk.start;
 		walk.spread.length = interval_argument(fcinfo, argno++, "spread");
-		if (!(walk.start + walk.spread.length < (double) END_TIMESTAMP))
+		if (!(walk.start + walk.spread.length < (double) OM_END_TIME))
 			ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 							errmsg("spread is out of range")));
 	}

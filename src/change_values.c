@@ -28,6 +28,16 @@ om_is_blank(char c)
 }
 
 /*
+ * May the time be written?  Oban for Python cannot read a year before 1 or after
+ * 9999, nor infinity: its fetch fails, and the whole queue stands still.
+ */
+bool
+om_time_fits(Timestamp time)
+{
+	return time >= OM_FIRST_TIME && time < OM_END_TIME;
+}
+
+/*
  * Skip so many digits, or return NULL.
  */
 static const char *
@@ -74,7 +84,7 @@ skip_offset(const char *p)
 static bool
 is_iso_time(const char *string, bool *has_offset)
 {
-	const char *p = skip_digits(string, 4, 6);
+	const char *p = skip_digits(string, 4, 4);
 	bool separated = (p != NULL && *p == '-');
 
 	*has_offset = false;
@@ -114,7 +124,7 @@ string_of(const JsonbValue *value)
 
 /*
  * The UTC time that an ISO 8601 string says, which is in UTC when it has no
- * offset.  Returns false when the value is not one.
+ * offset.  Returns false when the value is not one, or may not be written.
  */
 bool
 om_value_time(const JsonbValue *value, Timestamp *time)
@@ -125,19 +135,20 @@ om_value_time(const JsonbValue *value, Timestamp *time)
 	if (value->type != jbvString)
 		return false;
 	string = string_of(value);
-	if (!is_iso_time(string, &has_offset))
+	if (!is_iso_time(string, &has_offset) || strncmp(string, "0000", 4) == 0)
 		return false;
 
 	/* A timestamptz counts from 2000-01-01 00:00 UTC, as a timestamp in UTC does. */
 	*time = DatumGetTimestamp(DirectFunctionCall3(has_offset ? timestamptz_in : timestamp_in,
 												  CStringGetDatum(string),
 												  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-	return true;
+	return om_time_fits(*time);
 }
 
 /*
  * The UTC time that lies a number of seconds, or an interval given as text,
- * after the transaction's start.  Returns false when the value is neither.
+ * after the transaction's start.  Returns false when the value is neither, or the
+ * time may not be written.
  */
 bool
 om_value_time_from_now(const JsonbValue *value, Timestamp *time)
@@ -158,7 +169,7 @@ om_value_time_from_now(const JsonbValue *value, Timestamp *time)
 			  microseconds >= (double) (MIN_TIMESTAMP - now)))
 			return false;
 		*time = now + (int64) microseconds;
-		return IS_VALID_TIMESTAMP(*time);
+		return om_time_fits(*time);
 	}
 	if (value->type != jbvString)
 		return false;
@@ -174,7 +185,7 @@ om_value_time_from_now(const JsonbValue *value, Timestamp *time)
 	AtEOXact_GUC(true, nestlevel);
 	*time =
 		DatumGetTimestamp(DirectFunctionCall2(timestamp_pl_interval, TimestampGetDatum(now), span));
-	return !TIMESTAMP_NOT_FINITE(*time);
+	return om_time_fits(*time);
 }
 
 /*

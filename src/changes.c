@@ -110,12 +110,13 @@ const OmChangeKeyInfo om_change_keys[OM_N_CHANGE_KEYS] = {
 	[OM_QUEUE] = {{"queue", "a string that is not blank"},
 				  OM_QUEUE, TEXTOID, TEXTARRAYOID, read_name},
 	[OM_SCHEDULED_AT] = {{"scheduled_at", "an ISO 8601 time such as \"2030-01-31T12:00:00Z\", "
-						  "in UTC when it has no offset"},
+						  "in UTC when it has no offset, in the years 0001 to 9999"},
 						 OM_SCHEDULED_AT, TIMESTAMPOID, TIMESTAMPARRAYOID, read_scheduled_at},
 	[OM_TAGS] = {{"tags", "an array of strings"}, OM_TAGS, TEXTARRAYOID, TEXTARRAYOID, read_tags},
 	[OM_WORKER] = {{"worker", "a string that is not blank"},
 				   OM_WORKER, TEXTOID, TEXTARRAYOID, read_name},
-	[OM_SCHEDULE_IN] = {{"schedule_in", "a number of seconds, or an interval such as \"5 minutes\""},
+	[OM_SCHEDULE_IN] = {{"schedule_in", "a number of seconds, or an interval such as \"5 minutes\", "
+						 "that ends in the years 0001 to 9999"},
 						OM_SCHEDULED_AT, TIMESTAMPOID, TIMESTAMPARRAYOID, read_schedule_in},
 };
 /* clang-format on */

@@ -37,8 +37,10 @@ typedef struct FilterKey
 #define TAKES_STATE	 "a state that the table has, such as \"available\", or an array of them"
 #define TAKES_OBJECT "a JSON object that is not empty"
 #define TAKES_TAGS	 "a tag, or an array of them"
-#define TAKES_TIME	 "an ISO 8601 time such as \"2030-01-31T12:00:00Z\", in UTC when it has no offset"
-#define TAKES_TIMES	 "{\"after\": time, \"before\": time}, either or both"
+#define TAKES_TIME                                                                                 \
+	"an ISO 8601 time such as \"2030-01-31T12:00:00Z\", in UTC when it has no offset, "            \
+	"in the years 0001 to 9999"
+#define TAKES_TIMES "{\"after\": time, \"before\": time}, either or both"
 
 /* clang-format off */
 static const FilterKey filter_keys[] = {

@@ -173,7 +173,12 @@ typedef struct OmChanges
 extern void om_changes_check(OmChanges *changes, const Jsonb *json, Oid jobs);
 extern bool om_changes_make_due(const OmChanges *changes);
 
+/* The times that may be written: years 0001 to 9999, which every Oban can read */
+#define OM_FIRST_TIME ((1721426 - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY) /* 0001-01-01 */
+#define OM_END_TIME	  ((5373485 - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY) /* 10000-01-01 */
+
 extern bool om_is_blank(char c);
+extern bool om_time_fits(Timestamp time);
 extern bool om_value_time(const JsonbValue *value, Timestamp *time);
 extern bool om_value_time_from_now(const JsonbValue *value, Timestamp *time);
 extern bool om_value_tags(const JsonbValue *value, ArrayType **tags);
