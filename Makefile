@@ -19,6 +19,7 @@ OBJS = \
 	src/guard_rows.o \
 	src/job_argument.o \
 	src/job_changes.o \
+	src/job_columns.o \
 	src/job_ids.o \
 	src/job_result.o \
 	src/jobs_table.o \

@@ -50,25 +50,25 @@ COMMENT ON FUNCTION oban_cancel_many_jobs(bigint[], text) IS
 
 -- retry
 
-CREATE FUNCTION oban_retry_job(job_id bigint, prefix text DEFAULT NULL) RETURNS boolean
+CREATE FUNCTION oban_retry_job(job_id bigint, prefix text DEFAULT NULL, scheduled_at timestamptz DEFAULT NULL) RETURNS boolean
 AS 'MODULE_PATHNAME', 'oban_retry_job_by_id' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION oban_retry_job(bigint, text) IS
-'make a job that is not available or executing available now, with at least one attempt left; wakes its queue; returns whether it was retried';
+COMMENT ON FUNCTION oban_retry_job(bigint, text, timestamptz) IS
+'make a job that is not available or executing available now, or scheduled for scheduled_at, with at least one attempt left; wakes its queue; returns whether it was retried';
 
-CREATE FUNCTION oban_retry_job(job record) RETURNS boolean
+CREATE FUNCTION oban_retry_job(job record, scheduled_at timestamptz DEFAULT NULL) RETURNS boolean
 AS 'MODULE_PATHNAME', 'oban_retry_job_by_record' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION oban_retry_job(record) IS
-'retry a job, given as a row of an oban_jobs table or an oban_job';
+COMMENT ON FUNCTION oban_retry_job(record, timestamptz) IS
+'retry a job, given as a row of an oban_jobs table or an oban_job, now or at scheduled_at';
 
-CREATE FUNCTION oban_retry_job(job_ids bigint[], prefix text DEFAULT NULL) RETURNS integer
+CREATE FUNCTION oban_retry_job(job_ids bigint[], prefix text DEFAULT NULL, scheduled_at timestamptz DEFAULT NULL) RETURNS integer
 AS 'MODULE_PATHNAME', 'oban_retry_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION oban_retry_job(bigint[], text) IS
-'retry many jobs at once; returns how many were retried';
+COMMENT ON FUNCTION oban_retry_job(bigint[], text, timestamptz) IS
+'retry many jobs at once, now or at scheduled_at; returns how many were retried';
 
-CREATE FUNCTION oban_retry_many_jobs(job_ids bigint[], prefix text DEFAULT NULL) RETURNS integer
+CREATE FUNCTION oban_retry_many_jobs(job_ids bigint[], prefix text DEFAULT NULL, scheduled_at timestamptz DEFAULT NULL) RETURNS integer
 AS 'MODULE_PATHNAME', 'oban_retry_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION oban_retry_many_jobs(bigint[], text) IS
-'retry many jobs at once; returns how many were retried';
+COMMENT ON FUNCTION oban_retry_many_jobs(bigint[], text, timestamptz) IS
+'retry many jobs at once, now or at scheduled_at; returns how many were retried';
 
 -- delete
 
@@ -157,11 +157,11 @@ AS 'MODULE_PATHNAME', 'oban_cancel_all_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE
 COMMENT ON FUNCTION oban_cancel_all_jobs(jsonb, integer, text) IS
 'cancel the jobs that match a filter, at most max_jobs of them, the lowest ids first; returns how many were cancelled';
 
-CREATE FUNCTION oban_retry_all_jobs(filter jsonb, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL)
+CREATE FUNCTION oban_retry_all_jobs(filter jsonb, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL, scheduled_at timestamptz DEFAULT NULL)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'oban_retry_all_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION oban_retry_all_jobs(jsonb, integer, text) IS
-'retry the jobs that match a filter, at most max_jobs of them, the lowest ids first; returns how many were retried';
+COMMENT ON FUNCTION oban_retry_all_jobs(jsonb, integer, text, timestamptz) IS
+'retry the jobs that match a filter, now or at scheduled_at, at most max_jobs of them, the lowest ids first; returns how many were retried';
 
 CREATE FUNCTION oban_delete_all_jobs(filter jsonb, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL)
 RETURNS bigint

@@ -161,13 +161,13 @@ SELECT DISTINCT args, meta, priority, queue, worker, tags, max_attempts,
 SELECT count(*) AS different FROM ex14.oban_jobs JOIN py.oban_jobs p USING (id)
 WHERE to_jsonb(oban_jobs) - 'errors' IS DISTINCT FROM to_jsonb(p) - 'errors';
 ROLLBACK;
--- Fewer max_attempts than a job that matches has made: nothing is changed, as with ids.
+-- Too few max_attempts for the attempts that a job has made: nothing is changed, as with ids.
 SELECT tools.refusal('SELECT oban_' || call) FROM unnest(ARRAY[
 	'update_all_jobs(''{"queue": ["media", "mail"]}'', ''{"max_attempts": 2}'', NULL, ''py'')',
 	'update_all_jobs(''{"queue": ["media", "mail"]}'', ''{"max_attempts": 2}'', NULL, ''ex14'')',
 	'update_many_jobs(''{3,4,6,7}'', ''{"max_attempts": 2}'', ''py'')']) WITH ORDINALITY u(call, n)
 ORDER BY n;
-SELECT oban_update_all_jobs('{"queue": ["media", "mail"]}', '{"max_attempts": 2}', 2, 'py')
+SELECT oban_update_all_jobs('{"queue": ["media", "mail"]}', '{"max_attempts": 3}', 2, 'py')
 	AS within_max_jobs;
 SELECT id, max_attempts FROM py.oban_jobs ORDER BY id;
 -- A CHECK of the table, with the jobs in the error's context.

@@ -115,7 +115,7 @@ SELECT code FROM tools.try('SELECT oban_retry_job(1, ''ex14'')');
 SELECT code FROM tools.try('SELECT oban_delete_job(1, ''ex14'')');
 RESET ROLE;
 REVOKE ALL ON ex14.oban_jobs FROM regress_oban_some;
-GRANT SELECT (id, state, attempt, max_attempts, meta, queue),
+GRANT SELECT (id, state, attempt, attempted_at, max_attempts, meta, queue),
 	UPDATE (state, scheduled_at, max_attempts,
 	completed_at, cancelled_at, discarded_at, meta) ON ex14.oban_jobs TO regress_oban_some;
 SET ROLE regress_oban_some;

@@ -46,7 +46,7 @@ END $$;
 CREATE FUNCTION tools.look(role text) RETURNS SETOF record LANGUAGE sql AS $$
 	SELECT o.* FROM tools.observe(role, 'public',
 		'{3,2,99,"2,99","3,2","13,5,2,4,99","7,8,9,10,11,12,14,15,16,17,98"}',
-		ARRAY['{"priority": 3}', '{"max_attempts": 2}', '{"max_attempts": 1, "tags": ["b"]}',
+		ARRAY['{"priority": 3}', '{"max_attempts": 3}', '{"max_attempts": 2, "tags": ["b"]}',
 			'{"schedule_in": 0, "meta": {"uniq_bmp": []}}', '{"queue": "elsewhere"}', jsonb_build_object('worker', repeat('w', 128))::text]) o
 $$;
 -- Where the two worlds differ for a role; and how many calls were compared, what they gave, and how
@@ -178,7 +178,7 @@ CREATE TABLE tools.batches (n serial, call text);
 INSERT INTO tools.batches (call) VALUES
 	($$CALL oban_cancel_in_batches('{"all": true}', 2, prefix => 'ex14')$$),
 	($$CALL oban_retry_in_batches('{"state": ["cancelled", "completed"]}', 2, prefix => 'ex14')$$),
-	($$CALL oban_update_in_batches('{"all": true}', '{"max_attempts": 5}', 3, prefix => 'ex14')$$),
+	($$CALL oban_update_in_batches('{"all": true}', '{"max_attempts": 6}', 3, prefix => 'ex14')$$),
 	($$CALL oban_update_in_batches('{"all": true}', '{"queue": "canary"}', 3, prefix => 'ex14')$$),
 	($$CALL oban_delete_in_batches('{"worker": ["App.Canary", "App.Worker"]}', 3, prefix => 'ex14')$$),
 	($$CALL oban_delete_in_batches('{"tags": "canary"}', 3, prefix => 'ex14')$$);

@@ -23,7 +23,7 @@ CALL tools.make_jobs('ex14');
 -- In a table, for a setting may read literals in another way.
 CREATE TABLE tools.given AS SELECT '{1,"4,2,99","7,6,8"}'::text[] AS ids,
 	ARRAY['{"priority": 3}', '{"schedule_in": "2 h", "tags": [" Null", "b"], "queue": "é $1"}',
-		'{"max_attempts": 2, "scheduled_at": "2031-02-03T04:05:06+07:00", "args": {"a": [1.10]}}'] AS changes;
+		'{"max_attempts": 3, "scheduled_at": "2031-02-03T04:05:06+07:00", "args": {"a": [1.10]}}'] AS changes;
 CREATE FUNCTION tools.look(path text) RETURNS SETOF record LANGUAGE plpgsql AS $$
 BEGIN
 	RETURN QUERY SELECT o.call, o.code, o.message, o.detail, o.hint, o.odd, o.even

@@ -49,6 +49,18 @@ SELECT oban_retry_many_jobs('{1,2,3,4,5,6,7,8}', 'py');
 SELECT oban_retry_many_jobs('{1,2,3,4,5,6,7,8}', 'py');
 \qecho an odd schema:
 SELECT oban_retry_job(oban_get_job(5, 'My "App".x'));
+\qecho for later, so nobody:
+CALL tools.make_jobs('py');
+SELECT oban_retry_job(2, 'py', now() + interval '1 second');
+SELECT oban_retry_many_jobs('{4,5}', 'py', now() + interval '1 hour');
+SELECT oban_retry_all_jobs('{"id": [6, 7]}', NULL, 'py', '9999-12-31');
+\qecho for a time that has come, by a row, by array and by filter:
+SELECT oban_retry_job(oban_get_job(2, 'py'), now());
+SELECT oban_retry_many_jobs('{4}', 'py', '2001-01-01');
+SELECT oban_retry_all_jobs('{"id": 6}', NULL, 'py', now() - interval '1 second');
+\qecho no attempt can be left:
+UPDATE py.oban_jobs SET attempt = 32767, max_attempts = 32767 WHERE id = 7;
+SELECT oban_retry_job(7, 'py');
 \qecho delete, get, cancelled:
 SELECT oban_delete_many_jobs('{1,2,3,4,5,6,7,8}', 'py');
 SELECT oban_get_job(3, 'ex14') IS NOT NULL, oban_job_cancelled(3, 'ex14');

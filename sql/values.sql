@@ -64,7 +64,7 @@ SELECT tools.refusal(
 	'SELECT oban_update_job(1, ''{"max_attempts": 18446744073709551617}'', ''py'')');
 SELECT tools.refusal('SELECT oban_update_job(1, ''{"max_attempts": 1e400}'', ''ex14'')');
 
--- max_attempts: at least the attempts already made, of every job named.
+-- max_attempts: at least the attempts already made, of every job named; more in max_attempts.sql.
 SELECT max_attempts FROM oban_update_job(7, '{"max_attempts": 3}', 'ex14');
 SELECT tools.refusal('SELECT oban_update_job(7, ''{"max_attempts": 2}'', ''ex14'')');
 SELECT tools.refusal('SELECT oban_update_job(7, ''{"max_attempts": 2}'', ''py'')');

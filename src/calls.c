@@ -125,7 +125,8 @@ oban_all_jobs(PG_FUNCTION_ARGS)
 }
 
 /*
- * The verbs: the filter, the changes of an update, max_jobs, the prefix.
+ * The verbs: the filter, the changes of an update, max_jobs, the prefix, when
+ * retried jobs are to run.
  */
 static Datum
 run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
@@ -141,6 +142,7 @@ run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
 	if (verb == OM_UPDATE)
 		om_changes_check(&call.changes, om_jsonb_argument(fcinfo, 1), call.jobs);
 	limit_filter(&call.filter, fcinfo, max_jobs_argno);
+	om_call_schedule(&call, fcinfo, max_jobs_argno + 2);
 
 	SPI_connect();
 	count = om_call_run(&call);
@@ -150,7 +152,8 @@ run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
 
 /*
  * oban_cancel_all_jobs(filter jsonb, max_jobs integer, prefix text) -> bigint
- * oban_retry_all_jobs(filter jsonb, max_jobs integer, prefix text) -> bigint
+ * oban_retry_all_jobs(filter jsonb, max_jobs integer, prefix text, scheduled_at timestamptz)
+ * -> bigint
  * oban_delete_all_jobs(filter jsonb, max_jobs integer, prefix text) -> bigint
  *		Do to the jobs that match the filter what the verb does to jobs in their
  *		states; returns how many it changed, at most max_jobs, the lowest ids
@@ -160,9 +163,9 @@ run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
  *		Update the jobs that match the filter, at most max_jobs of them; returns
  *		how many; with empty changes, how many match.
  *
- * Errors: those of om_jobs_table_by_prefix, om_filter_read and om_changes_check;
- * max_jobs is negative (22023); fewer max_attempts than the attempts that a job
- * has made (22023); and what the table itself raises.
+ * Errors: those of om_jobs_table_by_prefix, om_filter_read, om_changes_check and
+ * om_call_schedule; max_jobs is negative (22023); too few max_attempts for the
+ * attempts that a job has made (22023); and what the table itself raises.
  */
 PG_FUNCTION_INFO_V1(oban_cancel_all_jobs);
 PG_FUNCTION_INFO_V1(oban_retry_all_jobs);

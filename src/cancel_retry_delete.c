@@ -50,6 +50,21 @@ time_in_spread(const OmSpread *spread, int64 id)
 }
 
 /*
+ * When a retried job is to run; now, where that time has come.
+ */
+static Timestamp
+time_to_run(const OmCall *call, int64 id)
+{
+	return call->spread != NULL ? time_in_spread(call->spread, id) : call->retry_at;
+}
+
+static bool
+has_come(Timestamp time)
+{
+	return time <= GetCurrentTransactionStartTimestamp();
+}
+
+/*
  * Called for each job that was written.
  */
 static void
@@ -66,9 +81,7 @@ note_written(TupleTableSlot *row, void *state)
 	if (call->verb == OM_CANCEL &&
 		(change->was_executing || om_job_ids_find(&change->executing, id) >= 0))
 		om_signal_kill(&change->signals, id);
-	else if (call->verb == OM_RETRY &&
-			 (call->spread == NULL ||
-			  time_in_spread(call->spread, id) <= GetCurrentTransactionStartTimestamp()))
+	else if (call->verb == OM_RETRY && has_come(time_to_run(call, id)))
 		om_signal_wake(&change->signals, row, OM_WRITTEN_QUEUE);
 }
 
@@ -80,19 +93,32 @@ static const OmReturns needed[OM_N_VERBS] = {
 };
 
 /*
+ * The query that writes jobs.  Its times are parameters where any of the jobs is to
+ * run later than now.
+ */
+static OmQuery
+write_query(const OmCall *call, OmStep step, OmConditionSet conditions)
+{
+	bool later = call->spread != NULL || !has_come(call->retry_at);
+
+	return (OmQuery){
+		.step = step,
+		.verb = call->verb,
+		.columns = later ? OM_COLUMN_BIT(OM_SCHEDULED_AT) : 0,
+		.returns = call->outcomes != NULL ? OM_RETURN_STATES : needed[call->verb],
+		.conditions = conditions,
+	};
+}
+
+/*
  * Write the jobs that were found and locked; returns how many.
  */
 static uint64
 write_found(Change *change)
 {
 	OmCall *call = change->call;
-	OmQuery query = {
-		.step = OM_WRITE,
-		.verb = call->verb,
-		.returns = call->outcomes != NULL ? OM_RETURN_STATES : needed[call->verb],
-		.conditions = OM_BY_IDS,
-	};
-	Datum params[2] = {om_job_ids_array(&call->found)};
+	OmQuery query = write_query(call, call->spread != NULL ? OM_WRITE_EACH : OM_WRITE, OM_BY_IDS);
+	Datum params[2] = {om_job_ids_array(&call->found), TimestampGetDatum(call->retry_at)};
 
 	if (call->spread != NULL)
 	{
@@ -100,12 +126,9 @@ write_found(Change *change)
 		Datum *times = palloc(count * sizeof(Datum));
 
 		for (int i = 0; i < count; i++)
-			times[i] =
-				TimestampGetDatum(time_in_spread(call->spread, om_job_ids_data(&call->found)[i]));
+			times[i] = TimestampGetDatum(time_to_run(call, om_job_ids_data(&call->found)[i]));
 		params[1] = PointerGetDatum(construct_array(times, count, TIMESTAMPOID, sizeof(Timestamp),
 													FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-		query.step = OM_WRITE_EACH;
-		query.columns = OM_COLUMN_BIT(OM_SCHEDULED_AT);
 	}
 	return om_query_run(call->jobs, query, params, note_written, change);
 }
@@ -141,29 +164,25 @@ om_change_found(OmCall *call)
  * them in order.
  */
 uint64
-om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
+om_change_jobs(OmCall *call, ArrayType *ids)
 {
-	OmCall call = {.verb = verb, .jobs = jobs};
-	OmQuery query = {
-		.step = verb == OM_CANCEL ? OM_WRITE_NOTE : OM_WRITE,
-		.verb = verb,
-		.returns = needed[verb],
-		.conditions = OM_BY_IDS,
-	};
-	/* Oban's timestamps hold UTC. */
-	Datum now = TimestampGetDatum(GetCurrentTransactionStartTimestamp());
-	Datum params[1 + OM_N_NOTE_PARAMS] = {PointerGetDatum(ids), now, now};
+	OmQuery query =
+		write_query(call, call->verb == OM_CANCEL ? OM_WRITE_NOTE : OM_WRITE, OM_BY_IDS);
+	/* When retried jobs are to run, or both times of OM_WRITE_NOTE; Oban's timestamps hold UTC. */
+	Datum time = TimestampGetDatum(call->verb == OM_RETRY ? call->retry_at
+														  : GetCurrentTransactionStartTimestamp());
+	Datum params[1 + OM_N_NOTE_PARAMS] = {PointerGetDatum(ids), time, time};
 	Change change;
 	uint64 changed;
 
 	if (ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids)) == 0)
 		return 0;
-	begin_change(&change, &call);
-	if (om_query_run_in_order(jobs, query, params, &change.was_executing, note_written, &change,
-							  &changed))
+	begin_change(&change, call);
+	if (om_query_run_in_order(call->jobs, query, params, &change.was_executing, note_written,
+							  &change, &changed))
 		return changed;
-	om_filter_by_ids(&call.filter, PointerGetDatum(ids));
-	return om_change_found(&call);
+	om_filter_by_ids(&call->filter, PointerGetDatum(ids));
+	return om_change_found(call);
 }
 
 /*
@@ -173,28 +192,43 @@ om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids)
  * connected to SPI.
  */
 bool
-om_change_job(OmVerb verb, Oid jobs, int64 id)
+om_change_job(OmCall *call, int64 id)
 {
-	OmCall call = {.verb = verb, .jobs = jobs};
 	Change change;
-	OmQuery query = {
-		.step = OM_WRITE_ONE,
-		.verb = verb,
-		.returns = verb == OM_RETRY ? OM_RETURN_QUEUES : OM_RETURN_NOTHING,
-		.conditions = OM_BY_ID,
-	};
-	Datum param = Int64GetDatum(id);
+	OmQuery query = write_query(call, OM_WRITE_ONE, OM_BY_ID);
+	Datum params[2] = {Int64GetDatum(id), TimestampGetDatum(call->retry_at)};
 	OmJobIds ids;
 
-	begin_change(&change, &call);
-	if (om_query_run(jobs, query, &param, note_written, &change) > 0)
+	/* It passes over the jobs of whose cancel somebody must be told. */
+	if (call->verb == OM_CANCEL)
+		query.returns = OM_RETURN_NOTHING;
+	begin_change(&change, call);
+	if (om_query_run(call->jobs, query, params, note_written, &change) > 0)
 		return true;
-	if (verb != OM_CANCEL)
+	if (call->verb != OM_CANCEL)
 		return false;
 
 	om_job_ids_init(&ids, 1);
 	om_job_ids_add(&ids, id);
-	return om_change_jobs(verb, jobs, DatumGetArrayTypeP(om_job_ids_array(&ids))) > 0;
+	return om_change_jobs(call, DatumGetArrayTypeP(om_job_ids_array(&ids))) > 0;
+}
+
+/*
+ * Read the argument that says when retried jobs are to run; NULL is now.  The other
+ * verbs have no such argument.
+ *
+ * Errors: a time that may not be written (22008).
+ */
+void
+om_call_schedule(OmCall *call, FunctionCallInfo fcinfo, int argno)
+{
+	if (call->verb != OM_RETRY || PG_ARGISNULL(argno))
+		return;
+	call->retry_at = PG_GETARG_TIMESTAMPTZ(argno);
+	if (!om_time_fits(call->retry_at))
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("scheduled_at is out of range"),
+						errhint("Give a time in the years 0001 to 9999, or NULL for now.")));
 }
 
 /*
@@ -204,15 +238,16 @@ om_change_job(OmVerb verb, Oid jobs, int64 id)
 static Datum
 change_by_id(FunctionCallInfo fcinfo, OmVerb verb)
 {
-	Oid jobs;
+	OmCall call = {.verb = verb};
 	bool changed;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
-	jobs = om_jobs_table_argument(fcinfo, 1, RowExclusiveLock);
+	call.jobs = om_jobs_table_argument(fcinfo, 1, RowExclusiveLock);
+	om_call_schedule(&call, fcinfo, 2);
 
 	SPI_connect();
-	changed = om_change_job(verb, jobs, PG_GETARG_INT64(0));
+	changed = om_change_job(&call, PG_GETARG_INT64(0));
 	SPI_finish();
 	PG_RETURN_BOOL(changed);
 }
@@ -220,15 +255,16 @@ change_by_id(FunctionCallInfo fcinfo, OmVerb verb)
 static Datum
 change_by_record(FunctionCallInfo fcinfo, OmVerb verb)
 {
-	Oid jobs;
+	OmCall call = {.verb = verb};
 	int64 id;
 	bool changed;
 
-	if (!om_job_argument(fcinfo, 0, RowExclusiveLock, &jobs, &id))
+	if (!om_job_argument(fcinfo, 0, RowExclusiveLock, &call.jobs, &id))
 		PG_RETURN_BOOL(false);
+	om_call_schedule(&call, fcinfo, 1);
 
 	SPI_connect();
-	changed = om_change_job(verb, jobs, id);
+	changed = om_change_job(&call, id);
 	SPI_finish();
 	PG_RETURN_BOOL(changed);
 }
@@ -236,17 +272,18 @@ change_by_record(FunctionCallInfo fcinfo, OmVerb verb)
 static Datum
 change_by_ids(FunctionCallInfo fcinfo, OmVerb verb)
 {
-	Oid jobs;
+	OmCall call = {.verb = verb};
 	ArrayType *ids;
 	uint64 changed;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_INT32(0);
 	ids = PG_GETARG_ARRAYTYPE_P(0);
-	jobs = om_jobs_table_argument(fcinfo, 1, RowExclusiveLock);
+	call.jobs = om_jobs_table_argument(fcinfo, 1, RowExclusiveLock);
+	om_call_schedule(&call, fcinfo, 2);
 
 	SPI_connect();
-	changed = om_change_jobs(verb, jobs, ids);
+	changed = om_change_jobs(&call, ids);
 	SPI_finish();
 	PG_RETURN_INT32((int32) changed);
 }
@@ -285,9 +322,16 @@ oban_cancel_jobs(PG_FUNCTION_ARGS)
 }
 
 /*
- * oban_retry_job, oban_retry_many_jobs: as for cancel.
+ * oban_retry_job(job_id bigint, prefix text, scheduled_at timestamptz) -> boolean
+ * oban_retry_job(job record, scheduled_at timestamptz) -> boolean
+ * oban_retry_job(job_ids bigint[], prefix text, scheduled_at timestamptz),
+ * oban_retry_many_jobs(job_ids bigint[], prefix text, scheduled_at timestamptz) -> integer
  *		Make the jobs that are not available or executing available now, with
- *		at least one attempt left; their queues are woken.
+ *		at least one attempt left; their queues are woken.  With a scheduled_at in
+ *		the future, make them scheduled for then; nobody is woken.  Jobs that have
+ *		made as many attempts as max_attempts can hold stay as they are.
+ *
+ * Errors: as for cancel, and those of om_call_schedule.
  */
 PG_FUNCTION_INFO_V1(oban_retry_job_by_id);
 PG_FUNCTION_INFO_V1(oban_retry_job_by_record);

@@ -251,6 +251,15 @@ extern void om_filter_by_ids(OmFilter *filter, Datum ids);
 extern void om_filter_add(OmFilter *filter, OmCondition condition, int64 value);
 extern int om_filter_params(const OmFilter *filter, Datum *params);
 
+/* ---- job_columns.c: the columns of a job in a statement ---- */
+
+/* Not a cast of an enum to text, which the type's owner may have made */
+#define OM_TEXT_OF(state) "pg_catalog.enum_out(" state ")::pg_catalog.text"
+
+extern void om_append_job_columns(StringInfo sql, const OmTableShape *shape, bool named);
+extern void om_append_updatable(StringInfo sql);
+extern void om_append_argument(StringInfo sql, const OmTableShape *shape, Oid type);
+
 /* ---- queries.c: the text of every statement ---- */
 
 typedef enum OmVerb
@@ -308,11 +317,13 @@ typedef struct OmQuery
 #define OM_LOCK_EXECUTING 2 /* boolean; cancel */
 #define OM_LOCK_SCHEDULED 2 /* boolean; update */
 #define OM_LOCK_ATTEMPT	  3 /* integer; update */
-#define OM_LOCK_UPDATABLE 4 /* record of all that may be updated; for a callable */
-#define OM_LOCK_ARGUMENT  5 /* argument_type; for a callable */
-#define OM_LOCK_STATE	  4 /* text; with states */
-#define OM_LOCK_APPLIES	  5 /* boolean: does the verb act on that state? */
-#define OM_LOCK_NEW_STATE 6 /* text; OM_LOOK: what the verb would make it */
+#define OM_LOCK_MAY_RUN	  4 /* boolean: can the job still be run as it is? update */
+#define OM_LOCK_UPDATABLE 5 /* record of all that may be updated; for a callable */
+#define OM_LOCK_ARGUMENT  6 /* argument_type; for a callable */
+#define OM_LOCK_STATE	  5 /* text; with states */
+#define OM_LOCK_APPLIES	  6 /* boolean: does the verb act on the job? */
+#define OM_LOCK_SPENT	  7 /* boolean: it does not, but only because of the attempts made; retry */
+#define OM_LOCK_NEW_STATE 8 /* text; OM_LOOK: what the verb would make it */
 
 /* Columns of the rows that the writing steps return, unless they are oban_job */
 #define OM_WRITTEN_ID	 1 /* bigint */

@@ -80,6 +80,7 @@ om_outcomes_found(OmOutcomes *outcomes, TupleTableSlot *row)
 		outcome->old_state = read_state(outcomes, row, OM_LOCK_STATE);
 		outcome->new_state = read_state(outcomes, row, OM_LOCK_NEW_STATE);
 		outcome->applies = applies;
+		outcome->spent = DatumGetBool(slot_getattr(row, OM_LOCK_SPENT, &isnull));
 	}
 	return applies;
 }
@@ -163,6 +164,8 @@ reason_of(const OmCall *call, const OmOutcome *outcome, bool done)
 	if (outcome->old_state == NULL)
 		return psprintf("schema \"%s\" has no such job",
 						get_namespace_name_or_temp(get_rel_namespace(call->jobs)));
+	if (outcome->spent)
+		return pstrdup("the job has made as many attempts as max_attempts can hold");
 	if (!outcome->applies)
 		return psprintf("%s jobs are not %s", outcome->old_state, done_to);
 	if (!done)
@@ -258,8 +261,8 @@ find_visible(const OmCall *call)
  *		over; ids that do not exist are not_found, for update too.
  *
  * Errors: action or dry_run is NULL (22004); no such action, changes without
- * update (22023); those of om_jobs_table_by_prefix and om_changes_check; fewer
- * max_attempts than the attempts that a job has made (22023); and what the
+ * update (22023); those of om_jobs_table_by_prefix and om_changes_check; too few
+ * max_attempts for the attempts that a job has made (22023); and what the
  * table itself raises.
  */
 PG_FUNCTION_INFO_V1(oban_manage_jobs);

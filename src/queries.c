@@ -42,8 +42,19 @@
 
 #define JOB_ID "j.id::pg_catalog.int8"
 
-/* Not a cast of an enum to text, which the type's owner may have made */
-#define TEXT_OF(state) "pg_catalog.enum_out(" state ")::pg_catalog.text"
+/* Can the job still be run as it is?  Both Obans need an attempt to be left then. */
+#define MAY_RUN STATE_IS_NOT("completed,cancelled,discarded")
+
+/* The attempts made, of which %d is the most that max_attempts can hold */
+#define SPENT "(j.attempt OPERATOR(pg_catalog.>=) %d) IS TRUE"
+
+/*
+ * A time, but after the last run began.  By that the guard sees that a job was retried
+ * since, also by a transaction that is older than the run.
+ */
+#define AFTER_ATTEMPT(time)                                                                        \
+	"GREATEST(" time ", j.attempted_at OPERATOR(pg_catalog.+)"                                     \
+	" '1 microsecond'::pg_catalog.interval)"
 
 /*
  * What the verbs are made of.
@@ -53,7 +64,8 @@
  */
 typedef struct VerbQueries
 {
-	const char *condition;	 /* the jobs that the verb changes; NULL: all */
+	const char *condition;	 /* the states of the jobs that the verb changes; NULL: all */
+	bool adds_attempt;		 /* changes no job whose max_attempts cannot be raised above attempt */
 	const char *one;		 /* further condition of OM_WRITE_ONE */
 	const char *noted;		 /* OM_LOCK_EXECUTING or OM_LOCK_SCHEDULED; OM_WRITE_NOTE notes it */
 	const char *lock;		 /* strength of the lock */
@@ -80,6 +92,7 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 	 */
 	[OM_RETRY] = {
 		.condition = STATE_IS_NOT("available,executing"),
+		.adds_attempt = true,
 		.lock = "NO KEY UPDATE",
 		.assignments = "max_attempts ="
 			" GREATEST(j.max_attempts, j.attempt OPERATOR(pg_catalog.+) 1)"
@@ -105,87 +118,17 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 /* clang-format on */
 
 /*
- * The columns of oban_job, in its order, from those of either Oban's table.
+ * A condition for the jobs that the verb changes; NULL: all.
  */
-/* clang-format off */
-static const char *const job_columns[OM_JOB_N_COLUMNS] = {
-	"j.id::pg_catalog.int8",
-	TEXT_OF("j.state"),
-	"j.queue::pg_catalog.text",
-	"j.worker::pg_catalog.text",
-	"j.attempt::pg_catalog.int4",
-	"j.max_attempts::pg_catalog.int4",
-	"j.priority::pg_catalog.int4",
-	"j.args",
-	"COALESCE(j.meta, '{}')",
-	"COALESCE(j.tags::pg_catalog.text[], '{}')",
-	"j.errors",
-	"j.attempted_by::pg_catalog.text[]",
-	"pg_catalog.timezone('UTC', j.inserted_at)",
-	"pg_catalog.timezone('UTC', j.scheduled_at)",
-	"pg_catalog.timezone('UTC', j.attempted_at)",
-	"pg_catalog.timezone('UTC', j.completed_at)",
-	"pg_catalog.timezone('UTC', j.cancelled_at)",
-	"pg_catalog.timezone('UTC', j.discarded_at)",
-	NULL, /* the table's schema */
-};
-/* clang-format on */
-
-/*
- * List the columns of oban_job, each after its name where they are to be the
- * keys of a JSON object.
- */
-static void
-append_job_columns(StringInfo sql, const OmTableShape *shape, bool named)
+static const char *
+verb_condition(OmQuery query, const OmTableShape *shape)
 {
-	for (int i = 0; i < OM_JOB_N_COLUMNS; i++)
-	{
-		if (i > 0)
-			appendStringInfoString(sql, ", ");
-		if (named)
-			appendStringInfo(sql, "'%s', ", om_job_columns[i].name);
+	const VerbQueries *verb = &verb_queries[query.verb];
 
-		if (i + 1 == OM_JOB_ERRORS && shape->errors_is_array)
-			appendStringInfo(sql, "pg_catalog.to_jsonb(%s)", job_columns[i]);
-		else if (i + 1 == OM_JOB_PREFIX)
-			appendStringInfo(sql, "%s::pg_catalog.text", quote_literal_cstr(shape->schema));
-		else
-			appendStringInfoString(sql, job_columns[i]);
-	}
-}
-
-/*
- * All that an update writes or goes by: tells whether a callable has written it.
- */
-static void
-append_updatable(StringInfo sql)
-{
-	appendStringInfoString(sql, ", ROW(j.attempt");
-	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
-		appendStringInfo(sql, ", j.%s", om_change_keys[column].key.name);
-	appendStringInfoString(sql, "), ");
-}
-
-/*
- * The job as a callable takes it: jsonb, the table's row type, or oban_job.
- */
-static void
-append_argument(StringInfo sql, const OmTableShape *shape, Oid type)
-{
-	if (type == JSONBOID)
-	{
-		appendStringInfoString(sql, "pg_catalog.jsonb_build_object(");
-		append_job_columns(sql, shape, true);
-		appendStringInfoChar(sql, ')');
-	}
-	else if (type == shape->row_type)
-		appendStringInfo(sql, "(j.*)::%s", shape->name);
-	else
-	{
-		appendStringInfoString(sql, "ROW(");
-		append_job_columns(sql, shape, false);
-		appendStringInfo(sql, ")::%s", format_type_be_qualified(type));
-	}
+	if (!verb->adds_attempt)
+		return verb->condition;
+	return psprintf("%s AND NOT (" SPENT ")", verb->condition,
+					om_jobs_table_max_integer(shape->jobs, "max_attempts"));
 }
 
 /*
@@ -270,7 +213,8 @@ append_times_and_columns(StringInfo sql, OmQuery query, const OmTableShape *shap
 		if ((query.columns & OM_COLUMN_BIT(column)) == 0)
 			continue;
 		if (column == OM_SCHEDULED_AT)
-			value = new_time(query, value);
+			value = new_time(query,
+							 query.verb == OM_RETRY ? psprintf(AFTER_ATTEMPT("%s"), value) : value);
 		appendStringInfo(sql,
 						 query.step == OM_WRITE_EACH ? "%s%s = COALESCE(%s, j.%s)" : "%s%s = %s",
 						 separator, name, value, name);
@@ -283,7 +227,7 @@ append_times_and_columns(StringInfo sql, OmQuery query, const OmTableShape *shap
 		append_state_by_schedule(sql, query);
 	}
 	else if (query.verb == OM_RETRY)
-		appendStringInfoString(sql, ", state = 'available', scheduled_at = " NOW);
+		appendStringInfoString(sql, ", state = 'available', scheduled_at = " AFTER_ATTEMPT(NOW));
 	else if (query.verb == OM_CANCEL)
 		appendStringInfo(sql, ", cancelled_at = %s", new_time(query, NOW));
 }
@@ -298,14 +242,14 @@ append_returning(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		return;
 	appendStringInfoString(sql, " RETURNING ");
 	if (query.returns == OM_RETURN_JOBS)
-		append_job_columns(sql, shape, false);
+		om_append_job_columns(sql, shape, false);
 	else
 		appendStringInfoString(sql, JOB_ID);
 	if (query.returns == OM_RETURN_QUEUES || query.returns == OM_RETURN_STATES)
 		appendStringInfo(sql, ", %s",
 						 verb_queries[query.verb].wakes ? "j.queue::pg_catalog.text" : "NULL");
 	if (query.returns == OM_RETURN_STATES)
-		appendStringInfoString(sql, ", " TEXT_OF("j.state"));
+		appendStringInfoString(sql, ", " OM_TEXT_OF("j.state"));
 }
 
 /*
@@ -329,11 +273,14 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		append_times_and_columns(sql, query, shape);
 	}
 
-	om_conditions_append(sql, query.conditions, verb->condition);
+	om_conditions_append(sql, query.conditions, verb_condition(query, shape));
 	if (one && verb->one != NULL)
 		appendStringInfo(sql, " AND %s", verb->one);
 	if (one && (query.columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS)))
-		appendStringInfo(sql, " AND (j.attempt OPERATOR(pg_catalog.>) $%d) IS NOT TRUE",
+		appendStringInfo(sql,
+						 " AND (CASE WHEN " MAY_RUN " THEN j.attempt OPERATOR(pg_catalog.>=) $%d"
+						 " ELSE j.attempt OPERATOR(pg_catalog.>) $%d END) IS NOT TRUE",
+						 column_param(query, OM_MAX_ATTEMPTS),
 						 column_param(query, OM_MAX_ATTEMPTS));
 	append_returning(sql, query, shape);
 
@@ -343,15 +290,20 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 }
 
 /*
- * , state, does the verb apply, the state that it gives
+ * , state, does the verb apply, is only the attempt missing, the state that it gives
  */
 static void
 append_states(StringInfo sql, OmQuery query, const OmTableShape *shape)
 {
 	const VerbQueries *verb = &verb_queries[query.verb];
 
-	appendStringInfo(sql, ", " TEXT_OF("j.state") ", %s, ",
-					 verb->condition != NULL ? verb->condition : "true");
+	appendStringInfo(sql, ", " OM_TEXT_OF("j.state") ", %s, ",
+					 verb->condition != NULL ? verb_condition(query, shape) : "true");
+	if (verb->adds_attempt)
+		appendStringInfo(sql, "%s AND " SPENT ", ", verb->condition,
+						 om_jobs_table_max_integer(shape->jobs, "max_attempts"));
+	else
+		appendStringInfoString(sql, "false, ");
 	if (query.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
 	{
 		appendStringInfoString(sql, "pg_catalog.enum_out(");
@@ -359,11 +311,12 @@ append_states(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		appendStringInfoString(sql, ")::pg_catalog.text");
 	}
 	else
-		appendStringInfoString(sql, verb->new_state != NULL ? verb->new_state : TEXT_OF("j.state"));
+		appendStringInfoString(sql,
+							   verb->new_state != NULL ? verb->new_state : OM_TEXT_OF("j.state"));
 }
 
 /*
- * SELECT id, noted, attempt[, states][, updatable, argument] FROM name AS j
+ * SELECT id, noted, attempt, may run[, states][, updatable, argument] FROM name AS j
  * WHERE conditions ORDER BY id [LIMIT ...] [FOR ...]
  *
  * Rows are locked above the sort, so in the order of their ids; and the limit
@@ -376,16 +329,16 @@ append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	bool states = (query.returns == OM_RETURN_STATES);
 
 	appendStringInfo(sql, "SELECT " JOB_ID ", %s, %s", verb->noted != NULL ? verb->noted : "false",
-					 query.verb == OM_UPDATE ? "j.attempt::pg_catalog.int4" : "0");
+					 query.verb == OM_UPDATE ? "j.attempt::pg_catalog.int4, " MAY_RUN : "0, false");
 	if (states)
 		append_states(sql, query, shape);
 	if (OidIsValid(query.argument_type))
 	{
-		append_updatable(sql);
-		append_argument(sql, shape, query.argument_type);
+		om_append_updatable(sql);
+		om_append_argument(sql, shape, query.argument_type);
 	}
 	appendStringInfo(sql, " FROM %s AS j", shape->name);
-	om_conditions_append(sql, query.conditions, states ? NULL : verb->condition);
+	om_conditions_append(sql, query.conditions, states ? NULL : verb_condition(query, shape));
 	om_conditions_append_order(sql, query.conditions);
 	if (query.step == OM_LOCK)
 		appendStringInfo(sql, " FOR %s", verb->lock);
@@ -403,7 +356,7 @@ append_survey(StringInfo sql, OmQuery query, const OmTableShape *shape)
 					 "), pg_catalog.max(" JOB_ID "), (SELECT pg_catalog.max(" JOB_ID
 					 ") FROM %s AS j) FROM %s AS j",
 					 shape->name, shape->name);
-	om_conditions_append(sql, query.conditions, verb_queries[query.verb].condition);
+	om_conditions_append(sql, query.conditions, verb_condition(query, shape));
 }
 
 /*
@@ -459,7 +412,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 		case OM_GET:
 		case OM_READ:
 			appendStringInfoString(&sql, "SELECT ");
-			append_job_columns(&sql, shape, false);
+			om_append_job_columns(&sql, shape, false);
 			appendStringInfo(&sql, " FROM %s AS j", shape->name);
 			om_conditions_append(&sql, query.conditions, NULL);
 			if (query.conditions & OM_CONDITION_BIT(OM_LIMIT))

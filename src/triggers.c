@@ -32,13 +32,13 @@ change_jobs(FunctionCallInfo fcinfo, OmVerb verb)
 	om_trigger_jobs(&trigger, &ids);
 	if (ids.count > 0)
 	{
-		Oid jobs = om_trigger_jobs_table(&trigger, 1);
+		OmCall call = {.verb = verb, .jobs = om_trigger_jobs_table(&trigger, 1)};
 
 		SPI_connect();
 		if (ids.count == 1)
-			om_change_job(verb, jobs, om_job_ids_data(&ids)[0]);
+			om_change_job(&call, om_job_ids_data(&ids)[0]);
 		else
-			om_change_jobs(verb, jobs, DatumGetArrayTypeP(om_job_ids_array(&ids)));
+			om_change_jobs(&call, DatumGetArrayTypeP(om_job_ids_array(&ids)));
 		SPI_finish();
 	}
 	return om_trigger_return(&trigger);
@@ -81,7 +81,7 @@ oban_delete_job_trigger(PG_FUNCTION_ARGS)
  *		a prefix.
  *
  * Errors: as for oban_cancel_job(); the changes are no JSON (22P02); those of
- * om_changes_check; fewer max_attempts than the attempts already made (22023).
+ * om_changes_check; too few max_attempts for the attempts already made (22023).
  */
 PG_FUNCTION_INFO_V1(oban_update_job_trigger);
 

@@ -13,23 +13,13 @@
 #include "utils/snapmgr.h"
 
 static void
-look_at_row(OmUpdate *update, TupleTableSlot *row, int64 id)
-{
-	bool isnull;
-
-	om_update_look_at_job(update, update->changes, id,
-						  DatumGetInt32(slot_getattr(row, OM_LOCK_ATTEMPT, &isnull)),
-						  DatumGetBool(slot_getattr(row, OM_LOCK_SCHEDULED, &isnull)));
-}
-
-static void
 note_locked(TupleTableSlot *row, void *state)
 {
 	OmUpdate *update = state;
 	bool isnull;
 	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
 
-	look_at_row(update, row, id);
+	om_update_look_at_row(update, update->changes, row);
 	om_update_mark_done(update, id);
 }
 
@@ -214,7 +204,7 @@ note_found(TupleTableSlot *row, void *state)
 
 	if (found->call->outcomes != NULL)
 		(void) om_outcomes_found(found->call->outcomes, row);
-	look_at_row(&found->update, row, id);
+	om_update_look_at_row(&found->update, found->update.changes, row);
 	om_call_add(found->call, id);
 }
 
@@ -282,7 +272,7 @@ update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
  *		nothing to do, and NULL ids are passed over.
  *
  * Errors: those of om_jobs_table_by_prefix, om_job_argument and
- * om_changes_check; a job does not exist (P0002); fewer max_attempts than the
+ * om_changes_check; a job does not exist (P0002); too few max_attempts for the
  * attempts already made (22023); and what the table itself raises.
  */
 PG_FUNCTION_INFO_V1(oban_update_job_by_id);

@@ -159,28 +159,58 @@ om_update_find(OmUpdate *update, OmQuery query, OmRowCallback callback, void *st
 }
 
 /*
+ * Raise an error if max_attempts leaves no attempt to a job that may still run,
+ * or is less than the attempts that a job has made.
+ *
+ * Oban for Elixir does not run a waiting job that has no attempt left, and fetches
+ * it again and again; for Oban for Python each fetch of its queue fails.
+ */
+static void
+check_max_attempts(int64 id, int32 attempt, bool may_run, int32 max_attempts)
+{
+	int64 least = (int64) attempt + (may_run ? 1 : 0);
+
+	if (max_attempts < least)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for \"%s\": %d", om_change_keys[OM_MAX_ATTEMPTS].key.name,
+						max_attempts),
+				 errdetail_plural("Job " INT64_FORMAT " has already made %d attempt.",
+								  "Job " INT64_FORMAT " has already made %d attempts.",
+								  (unsigned long) attempt, id, attempt),
+				 may_run ? errhint("Give at least " INT64_FORMAT ": Oban stops the whole queue "
+								   "over a waiting job that has no attempt left.",
+								   least)
+						 : errhint("Give at least " INT64_FORMAT ".", least)));
+}
+
+/*
  * Look at a job that is locked: may the changes be made to it, and will it
  * become available, so that its queue must be woken?
  */
 void
 om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id, int32 attempt,
-					  bool scheduled)
+					  bool may_run, bool scheduled)
 {
 	if (changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
-	{
-		int32 max_attempts = DatumGetInt32(changes->values[OM_MAX_ATTEMPTS]);
-
-		if (attempt > max_attempts)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid value for \"%s\": %d",
-							om_change_keys[OM_MAX_ATTEMPTS].key.name, max_attempts),
-					 errdetail("Job " INT64_FORMAT " has already made %d attempts.", id, attempt),
-					 errhint("Give at least as many.")));
-	}
+		check_max_attempts(id, attempt, may_run, DatumGetInt32(changes->values[OM_MAX_ATTEMPTS]));
 
 	if (scheduled && om_changes_make_due(changes))
 		om_job_ids_add(&update->due, id);
+}
+
+/*
+ * The same for a row of OM_LOCK or OM_LOOK.
+ */
+void
+om_update_look_at_row(OmUpdate *update, const OmChanges *changes, TupleTableSlot *row)
+{
+	bool isnull;
+
+	om_update_look_at_job(update, changes, DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull)),
+						  DatumGetInt32(slot_getattr(row, OM_LOCK_ATTEMPT, &isnull)),
+						  DatumGetBool(slot_getattr(row, OM_LOCK_MAY_RUN, &isnull)),
+						  DatumGetBool(slot_getattr(row, OM_LOCK_SCHEDULED, &isnull)));
 }
 
 /*

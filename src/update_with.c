@@ -31,9 +31,10 @@
 #define KEPT_ID		   1 /* bigint */
 #define KEPT_SCHEDULED 2 /* boolean */
 #define KEPT_ATTEMPT   3 /* integer */
-#define KEPT_HASH	   4 /* bigint; of what may be updated */
-#define KEPT_ARGUMENT  5 /* as the callable takes it */
-#define KEPT_N_COLUMNS 5
+#define KEPT_MAY_RUN   4 /* boolean */
+#define KEPT_HASH	   5 /* bigint; of what may be updated */
+#define KEPT_ARGUMENT  6 /* as the callable takes it */
+#define KEPT_N_COLUMNS 6
 
 typedef struct WithUpdate
 {
@@ -102,6 +103,7 @@ keep_row(TupleTableSlot *row, void *state)
 	values[KEPT_ID - 1] = slot_getattr(row, OM_LOCK_ID, &nulls[KEPT_ID - 1]);
 	values[KEPT_SCHEDULED - 1] = slot_getattr(row, OM_LOCK_SCHEDULED, &nulls[KEPT_SCHEDULED - 1]);
 	values[KEPT_ATTEMPT - 1] = slot_getattr(row, OM_LOCK_ATTEMPT, &nulls[KEPT_ATTEMPT - 1]);
+	values[KEPT_MAY_RUN - 1] = slot_getattr(row, OM_LOCK_MAY_RUN, &nulls[KEPT_MAY_RUN - 1]);
 	values[KEPT_HASH - 1] = UInt64GetDatum(hash_of_updatable(row));
 	nulls[KEPT_HASH - 1] = false;
 	values[KEPT_ARGUMENT - 1] = slot_getattr(row, OM_LOCK_ARGUMENT, &nulls[KEPT_ARGUMENT - 1]);
@@ -232,13 +234,16 @@ mark_untouched(TupleTableSlot *row, void *state)
 	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
 	int i = om_job_ids_find(&with->changes.ids, id);
 
-	if (i >= 0 && hash_of_updatable(row) == with->changes.hashes[i])
-		om_update_mark_done(&with->update, id);
+	if (i < 0 || hash_of_updatable(row) != with->changes.hashes[i])
+		return;
+	om_update_mark_done(&with->update, id);
+	om_update_look_at_row(&with->update, &with->changes.each[i], row);
 }
 
 /*
  * Raise an error if a callable has written to earlier jobs whose own changes are
- * collected: those would overwrite it.
+ * collected: those would overwrite it.  It may have changed their states, so they
+ * are looked at again.
  */
 static void
 check_untouched(WithUpdate *with)
@@ -246,6 +251,7 @@ check_untouched(WithUpdate *with)
 	if (with->changes.ids.count == 0)
 		return;
 	with->update.ids = &with->changes.ids;
+	with->update.due.count = 0;
 	om_update_step(&with->update,
 				   (OmQuery){.step = OM_LOOK, .argument_type = with->callable->argument_type}, NULL,
 				   mark_untouched, with);
@@ -318,6 +324,7 @@ call_for_job(WithUpdate *with, int i)
 	{
 		om_update_look_at_job(&with->update, &changes, id,
 							  DatumGetInt32(slot_getattr(with->row, KEPT_ATTEMPT, &isnull)),
+							  DatumGetBool(slot_getattr(with->row, KEPT_MAY_RUN, &isnull)),
 							  DatumGetBool(slot_getattr(with->row, KEPT_SCHEDULED, &isnull)));
 		om_job_changes_add(&with->changes, id, &changes,
 						   DatumGetUInt64(slot_getattr(with->row, KEPT_HASH, &isnull)));
@@ -375,6 +382,7 @@ kept_desc(const OmCallable *callable)
 	TupleDescInitEntry(desc, KEPT_ID, "id", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_SCHEDULED, "scheduled", BOOLOID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_ATTEMPT, "attempt", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_MAY_RUN, "may_run", BOOLOID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_HASH, "hash", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_ARGUMENT, "argument", callable->argument_type, -1, 0);
 	return desc;
@@ -475,7 +483,7 @@ update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
  * Errors: a NULL callable (22004); those of om_callable_prepare,
  * om_jobs_table_by_prefix and om_job_argument; a job does not exist, or its
  * callable deleted it (P0002); those of om_changes_check for what the callable
- * returns; fewer max_attempts than the attempts already made (22023); and what
+ * returns; too few max_attempts for the attempts already made (22023); and what
  * the callable and the table themselves raise.
  */
 PG_FUNCTION_INFO_V1(oban_update_job_with_by_id);

@@ -13,7 +13,8 @@ typedef struct OmOutcome
 {
 	const char *old_state; /* NULL: there is no such job */
 	const char *new_state; /* NULL: there is none */
-	bool applies;		   /* does the verb act on the old state? */
+	bool applies;		   /* does the verb act on the job? */
+	bool spent;			   /* it would, had the job not made so many attempts; retry */
 	bool written;
 } OmOutcome;
 
@@ -54,7 +55,8 @@ typedef struct OmCall
 	Oid jobs;
 	OmFilter filter;
 	OmChanges changes;		/* update */
-	const OmSpread *spread; /* retry; NULL: all of them now */
+	Timestamp retry_at;		/* retry: when to run; where that has come, as 0 has: now */
+	const OmSpread *spread; /* retry: when each of them is to run; NULL: all at that time */
 	OmOutcomes *outcomes;	/* NULL: nobody asks */
 	OmJobIds found;			/* out: the jobs that the verb acted on, distinct, in order, */
 	int nrows;				/* how many rows these were, */
@@ -68,8 +70,9 @@ extern void om_call_add(OmCall *call, int64 id);
 
 /* ---- cancel_retry_delete.c: the verbs that change a job's state or remove it ---- */
 
-extern bool om_change_job(OmVerb verb, Oid jobs, int64 id);
-extern uint64 om_change_jobs(OmVerb verb, Oid jobs, ArrayType *ids);
+extern void om_call_schedule(OmCall *call, FunctionCallInfo fcinfo, int argno);
+extern bool om_change_job(OmCall *call, int64 id);
+extern uint64 om_change_jobs(OmCall *call, ArrayType *ids);
 extern uint64 om_change_found(OmCall *call);
 
 /* ---- update.c, update_steps.c: updating jobs ---- */
@@ -106,7 +109,8 @@ extern void om_update_keep_jobs(OmUpdate *update, bool done);
 extern void om_update_drop_missing(OmUpdate *update);
 extern void om_update_find(OmUpdate *update, OmQuery query, OmRowCallback callback, void *state);
 extern void om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id,
-								  int32 attempt, bool scheduled);
+								  int32 attempt, bool may_run, bool scheduled);
+extern void om_update_look_at_row(OmUpdate *update, const OmChanges *changes, TupleTableSlot *row);
 extern OmReturns om_update_returns(const OmUpdate *update);
 extern void om_update_same(OmUpdate *update);
 extern void om_update_put_job(TupleTableSlot *row, void *state);
