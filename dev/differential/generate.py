@@ -10,14 +10,21 @@ STATES = ['available', 'scheduled', 'executing', 'retryable', 'completed', 'disc
           'suspended']
 QUEUES = ['default', 'mail', 'Ünï "q"', "o'clock\\", 'tab\there']
 WORKERS = ['App.Worker', 'App.Mailer', "It's"]
-TAGS = ['a', 'b', 'urgent', 'New', 'é', '']
+TAGS = ['a', 'b', 'urgent', 'New', 'é', '', 'ÀÉ', 'İsIı', 'ΑΣ', 'ẞŸ', 'Ⱥ', 'ЖＦ', '\U00010400']
 PAST = ['2024-01-02 03:04:05.678901', '2024-02-29 00:00:00', '1999-12-31 23:59:59.999999']
 FUTURE = ['2099-01-02 00:00:00', '2150-06-07 08:09:10.5']
 ISO = ['2024-01-02T03:04:05.678901Z', '2024-01-02T03:04:05+02:00', '2099-01-02', '2024-02-29',
        '2099-01-02T00:00:00', '2024-01-02 08:49:05.678901+05:45', '2099-12-31T23:30:00-0800',
-       '20240102T030405Z', '2024-01-02t03:04z', '102024-01-02', '20240102', '2024-02-29T00:00Z', '1999-12-31T23:59:59.999999', '2150-06-07T08:09:10.5Z']
+       '20240102T030405Z', '2024-01-02t03:04z', '20240102', '2024-02-29T00:00Z',
+       '1999-12-31T23:59:59.999999', '2150-06-07T08:09:10.5Z', '0001-01-01', '9999-12-31T23:59:59.999999Z']
 NO_TIME = ['infinity', '-infinity', 'tomorrow', 'now', '', 'x', '2024-13-01', '2023-02-29',
-           '2024-01-01T25:00:00Z', 'epoch', '1/2/2024', 5, True, None, {}, []]
+           '2024-01-01T25:00:00Z', 'epoch', '1/2/2024', 5, True, None, {}, [], '102024-01-02',
+           '10000-01-01', '0000-12-31', '0044-03-15 BC', '0001-01-01T00:00+00:01', '9999-12-31T24:00']
+# When retried jobs are to run
+LATER = ['NULL', 'now()', "now() + interval '1 microsecond'", "now() - interval '1 hour'",
+         "now() + interval '2 hours'", "'2099-01-02 00:00:00+00'", "'1999-12-31 23:59+00'",
+         "'9999-12-31 23:59:59.999999+00'", "'0001-01-01 00:00+00'"]
+NEVER = ["'infinity'", "'-infinity'", "'10000-01-01 00:00+00'", "'0044-03-15 00:00+00 BC'"]
 SCALARS = [None, True, False, 0, 1, -1, 1.5, '', 'x', [], {}, [1], {'a': 1}]
 ODD_IDS = [0, -1, 99, 2**31, 2**63 - 1, -2**63]
 TIMES = ['inserted_at', 'scheduled_at', 'attempted_at', 'completed_at', 'cancelled_at',
@@ -47,8 +54,9 @@ class Generator:
         rng = self.rng
         attempt = rng.choice([0, 0, 1, 2, 3, 20])
         most = max(1, attempt + rng.choice([0, 0, 1, 5, 17]))
-        if self.chance(0.01):
-            attempt = most = 32767 if self.small else 2147483647
+        if self.chance(0.03):
+            most = 32767 if self.small else 2147483647
+            attempt = most - rng.choice([0, 0, 1])
         errors = [{'at': '2024-01-03T00:00:00Z', 'attempt': 1, 'error': 'oops'}][:rng.randint(0, 1)]
         job = {
             'id': job_id, 'state': rng.choice(self.states), 'queue': rng.choice(QUEUES),
@@ -123,7 +131,8 @@ class Generator:
         broken = self.chance(0.15) if broken is None else broken
         good = {
             'args': lambda: rng.choice(OBJECTS), 'meta': lambda: rng.choice(OBJECTS),
-            'max_attempts': lambda: rng.choice([1, 3, 20, 25, 32767, Raw('21.0'), Raw('2e1')]),
+            'max_attempts': lambda: rng.choice([1, 2, 3, 4, 20, 25, 32767, Raw('21.0'),
+                                                Raw('2e1')] + ([] if self.small else [2147483647])),
             'priority': lambda: rng.choice([0, 1, 3, 9, Raw('2.0')]),
             'queue': lambda: rng.choice(QUEUES + [' padded ', 'q' * 127]),
             'worker': lambda: rng.choice(WORKERS),
@@ -131,7 +140,7 @@ class Generator:
             'schedule_in': lambda: rng.choice([
                 0, 60, -60, 0.5, -1.25, 1e6, Raw('3600.000001'), Raw('0.0000016'), Raw('-0.0000016'),
                 '5 minutes', '-1 day', '1 month', '-1 day 2:00', '1 month -3 days',
-                '1 day 02:00', '0', 'PT1H', '2 weeks ago']),
+                '1 day 02:00', '0', 'PT1H', '2 weeks ago', Raw('2e11')]),
             'tags': lambda: self.some(TAGS + [' Urgent ', 'B\n', '\t', 7, Raw('1.50'), True, None],
                                       0, 5),
         }
@@ -142,7 +151,8 @@ class Generator:
             'queue': ['', ' ', '\t\n', 5, None, [], 'q' * 128], 'worker': ['', '  ', 5, None, {}],
             'scheduled_at': NO_TIME,
             'schedule_in': ['soon', '', None, True, {}, [], Raw('1e400'), Raw('1e20'), -1e15,
-                            '1000000 years', 'infinity'],
+                            '1000000 years', 'infinity', -95000000000, 26e10, '8000 years',
+                            '-2100 years'],
             'tags': ['a', 5, None, {}, [['a']], [{}], ['t' * 256], ['t' * 255]],
             'prio': [1], 'id': [5], 'state': ['available'], 'Queue': ['x'], '': [1],
         }
@@ -170,7 +180,7 @@ class Generator:
             'attempt': lambda: rng.choice([0, [1, 2, 3, 20], Raw('0.0'), Raw('1e400')]),
             'max_attempts': lambda: rng.choice([20, [1, 5, 6, 7], 40000]),
             'args': lambda: rng.choice(OBJECTS[1:]), 'meta': lambda: rng.choice(OBJECTS[1:]),
-            'tags': lambda: rng.choice(['a', ' URGENT', 'É', ['a', 'b'], ['b', None, ' '], ['new']]),
+            'tags': lambda: rng.choice(['a', ' URGENT', 'É', 'ÀÉ', 'İSIı', ['a', 'b'], ['b', None, ' '], ['new']]),
             'all': lambda: True,
         }
         for name in TIMES:
@@ -197,6 +207,13 @@ class Generator:
             key = rng.choice(list(bad))
             found[key] = rng.choice(bad[key])
         return found
+
+    def later(self, verb):
+        """When retried jobs are to run: mostly now."""
+        text = ''
+        if verb == 'retry' and self.chance(0.4):
+            text = f', scheduled_at => {self.rng.choice(NEVER if self.chance(0.1) else LATER)}'
+        return self.part('later', Option(text))
 
     def max_jobs(self):
         text = '' if self.chance(0.6) else \
@@ -302,11 +319,12 @@ class Generator:
 
     def call_verb(self, verb, ids):
         if self.chance(0.25):
-            got, wanted = self.instance(ids, f'@m.oban_{verb}_job(j)')
+            got, wanted = self.instance(ids, f'@m.oban_{verb}_job(j{self.later(verb)})')
             return f'{verb} record', got, wanted
         form, target = self.target(ids)
         name = f'oban_{verb}_many_jobs' if form == 'many' else f'oban_{verb}_job'
-        return self.both(f'{verb} {form}', f'SELECT @m.{name}({target}{self.prefix()}) AS v')
+        return self.both(f'{verb} {form}',
+                         f'SELECT @m.{name}({target}{self.prefix()}{self.later(verb)}) AS v')
 
     def call_update(self, _, ids):
         changes = self.changes_part()
@@ -333,7 +351,7 @@ class Generator:
                          f'SELECT * FROM @m.{name}({target}, {reg}{context}{self.prefix()})')
 
     def call_verb_all(self, verb):
-        text = f'{self.filter_part()}{self.max_jobs()}{self.prefix()}'
+        text = f'{self.filter_part()}{self.max_jobs()}{self.prefix()}{self.later(verb)}'
         return self.both(f'{verb}_all', f'SELECT @m.oban_{verb}_all_jobs({text}) AS v')
 
     def call_update_all(self, _, __):

@@ -99,7 +99,7 @@ BEGIN
 	RETURN ARRAY(
 		SELECT j.id FROM twin.oban_jobs j JOIN model.fates f ON f.state = j.state::text
 		WHERE model.matches(j, filter) AND CASE verb WHEN 'cancel' THEN f.cancel IS NOT NULL
-			WHEN 'retry' THEN f.retry IS NOT NULL WHEN 'delete' THEN f.delete IS NOT NULL
+			WHEN 'retry' THEN f.retry IS NOT NULL AND NOT model.is_spent(j) WHEN 'delete' THEN f.delete IS NOT NULL
 			ELSE true END
 		ORDER BY j.id LIMIT max_jobs);
 END $$;
@@ -115,12 +115,12 @@ DECLARE
 	verb text;
 BEGIN
 	FOREACH verb IN ARRAY '{cancel,retry,delete}'::text[] LOOP
-		EXECUTE replace($q$
+		EXECUTE model.with_time(verb, replace($q$
 			CREATE FUNCTION model.oban_VERB_all_jobs(filter jsonb, max_jobs integer DEFAULT NULL,
-				prefix text DEFAULT NULL) RETURNS bigint LANGUAGE sql AS $$
+				prefix text DEFAULT NULL, PARAMETER) RETURNS bigint LANGUAGE sql AS $$
 				SELECT model.change_many('VERB', model.find('VERB', filter, max_jobs, prefix),
-					current_setting('differ.prefix'))::bigint $$;
-		$q$, 'VERB', verb);
+					current_setting('differ.prefix'), TIME)::bigint $$;
+		$q$, 'VERB', verb));
 	END LOOP;
 END $do$;
 

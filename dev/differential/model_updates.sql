@@ -10,27 +10,23 @@ CREATE FUNCTION model.is_blank(value text) RETURNS boolean LANGUAGE sql AS $$
 	SELECT btrim(value, E' \t\n\r\f\v') = ''
 $$;
 
--- The largest number that a column holds.
-CREATE FUNCTION model.most(name text) RETURNS numeric LANGUAGE sql STABLE AS $$
-	SELECT CASE atttypid WHEN 'smallint'::regtype THEN 32767 WHEN 'integer'::regtype THEN 2147483647
-		ELSE 9223372036854775807 END
-	FROM pg_attribute WHERE attrelid = 'twin.oban_jobs'::regclass AND attname = name
-$$;
-
--- An ISO 8601 time as UTC without an offset; NULL when it is none.
+-- An ISO 8601 time as UTC without an offset; NULL when it is none, or not in the years that fit.
 CREATE FUNCTION model.time(value jsonb) RETURNS timestamp LANGUAGE plpgsql AS $$
 DECLARE
 	text text := value #>> '{}';
+	result timestamp;
 BEGIN
 	-- With separators or without
 	IF jsonb_typeof(value) <> 'string' OR text !~* replace(
-		'^(\d{4,6}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d+)?)?OFFSET)?'
+		'^(\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d+)?)?OFFSET)?'
 		'|\d{8}([T ]\d{4}(\d\d([.]\d+)?)?OFFSET)?)$', 'OFFSET', '(Z|[+-]\d\d(:?\d\d)?)?') THEN
 		RETURN NULL;
 	ELSIF text ~* '[T ].*(Z|[+-]\d\d(:?\d\d)?)$' THEN
-		RETURN timezone('UTC', text::timestamptz);
+		result := timezone('UTC', text::timestamptz);
+	ELSE
+		result := text::timestamp;
 	END IF;
-	RETURN text::timestamp;
+	RETURN CASE WHEN model.fits(result) THEN result END;
 EXCEPTION WHEN data_exception THEN
 	RETURN NULL;
 END $$;
@@ -72,7 +68,7 @@ BEGIN
 			result := NULL;
 		END;
 	END IF;
-	IF result IS NULL THEN
+	IF result IS NULL OR NOT model.fits(result) THEN
 		PERFORM model.refuse('22000');
 	END IF;
 	RETURN result;
@@ -110,6 +106,12 @@ END $$;
 
 -- ---- update
 
+-- How few max_attempts a job may get: over one that may run and has no attempt left a queue stops.
+CREATE FUNCTION model.least_attempts(job twin.oban_jobs) RETURNS numeric LANGUAGE sql AS $$
+	SELECT job.attempt::numeric + CASE WHEN job.state::text IN ('completed', 'cancelled', 'discarded')
+		THEN 0 ELSE 1 END
+$$;
+
 -- Makes good changes of one job that exists.
 CREATE FUNCTION model.apply(job_id bigint, changes jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -118,7 +120,7 @@ DECLARE
 	c record;
 BEGIN
 	SELECT * INTO old FROM twin.oban_jobs WHERE id = job_id;
-	IF (changes -> 'max_attempts')::numeric < old.attempt THEN
+	IF (changes -> 'max_attempts')::numeric < model.least_attempts(old) THEN
 		PERFORM model.refuse('22023');
 	END IF;
 	-- All at once, for the table's own checks see the row as it will be.
@@ -162,8 +164,8 @@ BEGIN
 	-- Which of several mistakes is reported is not in the contract: the order is the extension's.
 	PERFORM model.check_prefix(prefix);
 	PERFORM model.check_changes(changes, model.most('max_attempts'));
-	IF EXISTS (SELECT FROM twin.oban_jobs WHERE id = ANY (job_ids)
-			AND attempt > (changes -> 'max_attempts')::numeric) THEN
+	IF EXISTS (SELECT FROM twin.oban_jobs j WHERE id = ANY (job_ids)
+			AND model.least_attempts(j) > (changes -> 'max_attempts')::numeric) THEN
 		PERFORM model.refuse('22023');
 	END IF;
 	PERFORM model.must_exist(job_ids);
@@ -289,10 +291,6 @@ BEGIN
 	END IF;
 	BEGIN
 		FOR job_id IN SELECT * FROM model.ids(job_ids) LOOP
-			IF dry_run THEN
-				-- It does not see that a job has had as many attempts as the column can count.
-				UPDATE twin.oban_jobs SET attempt = 0 WHERE id = job_id AND action = 'retry';
-			END IF;
 			SELECT state INTO old_state FROM twin.oban_jobs WHERE id = job_id;
 			IF old_state IS NULL THEN
 				outcome := 'not_found';
@@ -318,8 +316,11 @@ BEGIN
 				WHEN 'not_found' THEN
 					format('schema "%s" has no such job', current_setting('differ.prefix'))
 				WHEN 'updated' THEN 'jobs in any state are updated'
-				WHEN 'ignored' THEN format('%s jobs are not %s', old_state, CASE action
-					WHEN 'cancel' THEN 'cancelled' WHEN 'retry' THEN 'retried' ELSE 'deleted' END)
+				WHEN 'ignored' THEN CASE
+					WHEN action = 'retry' AND old_state NOT IN ('available', 'executing')
+						THEN 'the job has made as many attempts as max_attempts can hold'
+					ELSE format('%s jobs are not %s', old_state, CASE action
+						WHEN 'cancel' THEN 'cancelled' WHEN 'retry' THEN 'retried' ELSE 'deleted' END) END
 				ELSE format('%s jobs are %s', old_state, outcome) || CASE WHEN action = 'cancel'
 					AND old_state = 'executing' AND model.notifies() AND octet_length(
 						current_setting('differ.prefix') || '.oban_signal') < 64

@@ -62,7 +62,34 @@ CREATE FUNCTION model.wake(queue text) RETURNS void LANGUAGE sql AS $$
 	SELECT model.tell('insert', '{"queue":' || to_json(queue) || '}')
 $$;
 
--- One job that may be in any state: whether it changed. "at" is when a retried job is to run.
+-- The largest number that a column holds.
+CREATE FUNCTION model.most(name text) RETURNS numeric LANGUAGE sql STABLE AS $$
+	SELECT CASE atttypid WHEN 'smallint'::regtype THEN 32767 WHEN 'integer'::regtype THEN 2147483647
+		ELSE 9223372036854775807 END
+	FROM pg_attribute WHERE attrelid = 'twin.oban_jobs'::regclass AND attname = name
+$$;
+
+-- Has a job made so many attempts that max_attempts cannot be more?
+CREATE FUNCTION model.is_spent(job twin.oban_jobs) RETURNS boolean LANGUAGE sql STABLE AS $$
+	SELECT job.attempt >= least(model.most('max_attempts'), 2147483647)
+$$;
+
+-- Only in these years a time can be read by each Oban.
+CREATE FUNCTION model.fits(at timestamp) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+	SELECT at >= '0001-01-01' AND at < '10000-01-01'
+$$;
+
+-- When a retry with that argument is to run.
+CREATE FUNCTION model.asked(scheduled_at timestamptz) RETURNS timestamp LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT model.fits(timezone('UTC', scheduled_at)) THEN
+		PERFORM model.refuse('22008');
+	END IF;
+	RETURN timezone('UTC', greatest(scheduled_at, now()));
+END $$;
+
+-- One job that may be in any state: whether it changed. "at" is when a retried job is to run, which is
+-- after its last run began in any case.
 CREATE FUNCTION model.change(verb text, job_id bigint, at timestamp DEFAULT timezone('UTC', now()))
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -73,7 +100,7 @@ BEGIN
 	SELECT * INTO old FROM twin.oban_jobs WHERE id = job_id;
 	SELECT CASE verb WHEN 'cancel' THEN f.cancel WHEN 'retry' THEN f.retry ELSE f.delete END
 		INTO fate FROM model.fates f WHERE f.state = old.state::text;
-	IF fate IS NULL THEN
+	IF fate IS NULL OR (verb = 'retry' AND model.is_spent(old)) THEN
 		RETURN false;
 	ELSIF verb = 'cancel' THEN
 		UPDATE twin.oban_jobs SET state = 'cancelled', cancelled_at = timezone('UTC', now())
@@ -82,8 +109,9 @@ BEGIN
 			PERFORM model.tell('signal', '{"action":"pkill","job_id":' || job_id || '}');
 		END IF;
 	ELSIF verb = 'retry' THEN
-		UPDATE twin.oban_jobs SET state = 'available', scheduled_at = at, max_attempts = greatest(max_attempts, attempt + 1),
-				completed_at = NULL, cancelled_at = NULL, discarded_at = NULL
+		UPDATE twin.oban_jobs SET state = 'available',
+				scheduled_at = greatest(at, attempted_at + interval '1 microsecond'),
+				max_attempts = greatest(max_attempts, attempt + 1), completed_at = NULL, cancelled_at = NULL, discarded_at = NULL
 			WHERE id = job_id;
 		UPDATE twin.oban_jobs SET meta = meta || '{"uniq_bmp": []}'
 			WHERE id = job_id AND jsonb_typeof(meta) = 'object' AND meta ? 'uniq_bmp';
@@ -108,15 +136,24 @@ CREATE FUNCTION model.one(job_id bigint) RETURNS bigint[] LANGUAGE sql AS $$
 	SELECT CASE WHEN job_id IS NOT NULL THEN ARRAY[job_id] END
 $$;
 
-CREATE FUNCTION model.change_many(verb text, job_ids bigint[], prefix text) RETURNS integer
-LANGUAGE plpgsql AS $$
+CREATE FUNCTION model.change_many(verb text, job_ids bigint[], prefix text,
+	scheduled_at timestamptz DEFAULT NULL) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+	at timestamp;
 BEGIN
 	IF job_ids IS NULL THEN
 		RETURN 0;
 	END IF;
 	PERFORM model.check_prefix(prefix);
-	RETURN (SELECT count(*) FILTER (WHERE model.change(verb, id)) FROM model.ids(job_ids) id);
+	at := model.asked(scheduled_at);
+	RETURN (SELECT count(*) FILTER (WHERE model.change(verb, id, at)) FROM model.ids(job_ids) id);
 END $$;
+
+-- The same for a job instance, whose table is known.
+CREATE FUNCTION model.change_instance(verb text, job_id bigint, scheduled_at timestamptz)
+RETURNS boolean LANGUAGE sql AS $$
+	SELECT model.change_many(verb, model.one(job_id), current_setting('differ.prefix'), scheduled_at) = 1
+$$;
 
 -- The id of a job instance, checked for where it came from.
 CREATE FUNCTION model.instance(job record) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -129,23 +166,30 @@ BEGIN
 	RETURN fields ->> 'id';
 END $$;
 
--- The forms of the three verbs differ in nothing.
+-- The forms of the three verbs differ in nothing but the time of a retry.
+CREATE FUNCTION model.with_time(verb text, definition text) RETURNS text LANGUAGE sql AS $$
+	SELECT CASE verb WHEN 'retry'
+		THEN replace(replace(definition, 'PARAMETER', 'scheduled_at timestamptz DEFAULT NULL'),
+			'TIME', 'scheduled_at')
+		ELSE replace(replace(definition, ', PARAMETER', ''), 'TIME', 'NULL') END
+$$;
 DO $do$
 DECLARE
 	verb text;
 BEGIN
 	FOREACH verb IN ARRAY '{cancel,retry,delete}'::text[] LOOP
-		EXECUTE replace($q$
-			CREATE FUNCTION model.oban_VERB_job(job_id bigint, prefix text DEFAULT NULL)
+		EXECUTE model.with_time(verb, replace($q$
+			CREATE FUNCTION model.oban_VERB_job(job_id bigint, prefix text DEFAULT NULL, PARAMETER)
 			RETURNS boolean LANGUAGE sql AS
-				$$ SELECT model.change_many('VERB', model.one(job_id), prefix) = 1 $$;
-			CREATE FUNCTION model.oban_VERB_job(job record) RETURNS boolean LANGUAGE plpgsql AS
-				$$ BEGIN RETURN coalesce(model.change('VERB', model.instance(job)), false); END $$;
-			CREATE FUNCTION model.oban_VERB_job(job_ids bigint[], prefix text DEFAULT NULL)
-			RETURNS integer LANGUAGE sql AS $$ SELECT model.change_many('VERB', job_ids, prefix) $$;
-			CREATE FUNCTION model.oban_VERB_many_jobs(job_ids bigint[], prefix text DEFAULT NULL)
-			RETURNS integer LANGUAGE sql AS $$ SELECT model.change_many('VERB', job_ids, prefix) $$;
-		$q$, 'VERB', verb);
+				$$ SELECT model.change_many('VERB', model.one(job_id), prefix, TIME) = 1 $$;
+			CREATE FUNCTION model.oban_VERB_job(job record, PARAMETER) RETURNS boolean
+			LANGUAGE plpgsql AS
+				$$ BEGIN RETURN model.change_instance('VERB', model.instance(job), TIME); END $$;
+			CREATE FUNCTION model.oban_VERB_job(job_ids bigint[], prefix text DEFAULT NULL, PARAMETER)
+			RETURNS integer LANGUAGE sql AS $$ SELECT model.change_many('VERB', job_ids, prefix, TIME) $$;
+			CREATE FUNCTION model.oban_VERB_many_jobs(job_ids bigint[], prefix text DEFAULT NULL, PARAMETER)
+			RETURNS integer LANGUAGE sql AS $$ SELECT model.change_many('VERB', job_ids, prefix, TIME) $$;
+		$q$, 'VERB', verb));
 	END LOOP;
 END $do$;
 

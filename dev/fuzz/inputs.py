@@ -12,9 +12,13 @@ STRINGS = ['', ' ', 'a', 'mail', 'App.Worker', 'available', 'executing', 'a\nb',
 TIMES = ['2024-02-29', '2024-01-02T03:04:05.678901Z', '2099-12-31T23:59:60+05:45', '2023-02-29',
          '24:00', '0001-01-01', '4713-01-01 BC', '294277-01-01', '9999-12-31T23:59:59.9999999Z',
          'epoch', 'today', '20240101', '2024-W01', '2024-001', 'J2451187', '2024-01-01T00:00:00+16',
-         '2024-01-01 00:00 America/New_York', '1e5', '2024-1-1', '+2024-01-01', '１２３４-01-01']
+         '2024-01-01 00:00 America/New_York', '1e5', '2024-1-1', '+2024-01-01', '１２３４-01-01',
+         '202401-01-02', '0000-01-01', '0001-01-01T00:00:00+15', '9999-12-31T23:00:00-15', '10000-01-01']
 INTERVALS = ['1 hour', '-5 minutes', 'PT1H', '1 day 02:00', '0', '1e9 years', '178000000 years',
-             '1 mon -1 day', 'P1Y2M', '1:2:3.4567891', 'ago', '9999999999 days', '@ 1 minute', '1']
+             '1 mon -1 day', 'P1Y2M', '1:2:3.4567891', 'ago', '9999999999 days', '@ 1 minute', '1',
+             '-2100 years', '8000 years', '7000 years']
+TAGS = ['"A "', '"b"', '7', 'null', '"é"', '""', '"ÀÉIİ"', '"Ⱥẞ\u212b"', '"\U00010400ＡΣ"',
+        '"\\u0130\\u212a"']
 CHANGES = ['args', 'meta', 'max_attempts', 'priority', 'queue', 'worker', 'scheduled_at',
            'schedule_in', 'tags']
 TIME_KEYS = ['inserted_at', 'scheduled_at', 'attempted_at', 'completed_at', 'cancelled_at',
@@ -83,9 +87,9 @@ class Inputs:
         if key == 'state':
             return self.string(rng.choice(STATES))
         if key == 'tags':
-            return self.list_of(lambda: rng.choice(['"A "', '"b"', '7', 'null', '"é"', '""']))
+            return self.list_of(lambda: rng.choice(TAGS))
         if key == 'schedule_in':
-            return rng.choice(['60', '-1.5', '0'] + [self.string(i) for i in INTERVALS])
+            return rng.choice(['60', '-1.5', '0', '-95000000000', '26e10'] + [self.string(i) for i in INTERVALS])
         return self.string(rng.choice(TIMES[:3] if rng.random() < 0.7 else TIMES))
 
     def mutate(self, text):
@@ -237,6 +241,12 @@ class Inputs:
             parts.append(rng.choice(['jobs', 'nowhere', 'public', '']))
         quoted = (p.replace('\\', '\\\\').replace('"', '\\"') for p in parts)
         return '{' + ','.join(f'"{p}"' for p in quoted) + '}'
+
+    def later(self):
+        """When retried jobs are to run."""
+        rng = self.rng
+        time = rng.choice(TIMES[:3] if rng.random() < 0.5 else TIMES + STRINGS[-8:])
+        return self.mutate(time) if rng.random() < 0.2 else time
 
     def action(self):
         """What to do, with changes after it or none."""

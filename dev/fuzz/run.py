@@ -50,7 +50,7 @@ Kind = collections.namedtuple('Kind', 'share conversions allowed calls')
 JSON = '22|0A000|23514|P0002|54001'
 LIMITS = ['NULL'] * 3 + ['0', '1', '2', '3', '2147483647', '-1']  # {limit} of a filter's calls
 KINDS = {
-    'changes': Kind(282, ['$1::jsonb'], JSON, [
+    'changes': Kind(262, ['$1::jsonb'], JSON, [
         'SELECT public.oban_update_job(4, {input})',
         "SELECT FROM public.oban_update_many_jobs('{1,3,5,7}', {input})",
         "SELECT FROM public.oban_manage_jobs('update', '{2,4,99}', {input})",
@@ -73,6 +73,11 @@ KINDS = {
         """SELECT public.oban_update_job({input}, '{"priority": 1}')""",
         "SELECT FROM public.oban_update_many_jobs_with({input}, 'callables.give', '{}')",
         "SELECT FROM public.oban_manage_jobs('retry', {input})"]),
+    'later': Kind(20, ['$1::timestamptz'], '22008|22023', [
+        'SELECT public.oban_retry_job(4, scheduled_at => {input})',
+        "SELECT public.oban_retry_many_jobs('{2,4,6,7,99}', NULL, {input})",
+        'SELECT public.oban_retry_job(j, {input}) FROM jobs.oban_jobs j',
+        """SELECT public.oban_retry_all_jobs('{"all": true}', {limit}, scheduled_at => {input})"""]),
     'prefix': Kind(60, ['fuzz.text_of($1)'], '3F000|42P01|42501', [
         'SELECT public.oban_cancel_job(1, {input})',
         'SELECT public.oban_get_job(4, {input})',
