@@ -15,6 +15,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 
 #include "lower_case_table.h"
 
@@ -88,8 +89,8 @@ convert(Oid conversion, int from, int to, const char *source, int len, char *des
 }
 
 /*
- * Lower-case a character that is not ASCII, into a buffer.  Returns its length; 0
- * when it has no lower case in its encoding, and so stays as it is.
+ * Lower-case a character, into a buffer.  Returns its length; 0 when the character
+ * has no lower case in its encoding, and so stays as it is.
  */
 static int
 lower_character(const Conversions *conversions, const char *character, int len, char *lower)
@@ -99,6 +100,11 @@ lower_character(const Conversions *conversions, const char *character, int len, 
 	pg_wchar letter;
 	pg_wchar lower_case;
 
+	if (!IS_HIGHBIT_SET(*character))
+	{
+		*lower = (char) lower_letter((unsigned char) *character);
+		return 1;
+	}
 	if (conversions->encoding == PG_UTF8)
 		memcpy(utf8, character, len);
 	else if (OidIsValid(conversions->to_utf8) && OidIsValid(conversions->from_utf8))
@@ -130,42 +136,29 @@ text *
 om_lower_case(const char *string, int len)
 {
 	const char *end = string + len;
-	Conversions conversions;
-	bool found = false;
+	Conversions conversions = find_conversions(string, len);
 	StringInfoData result;
+	text *lowered;
 
 	initStringInfo(&result);
-	appendStringInfoSpaces(&result, VARHDRSZ);
 	while (string < end)
 	{
 		char lower[BUFFER_SIZE];
+		int character_len =
+			pg_encoding_verifymbchar(conversions.encoding, string, (int) (end - string));
 		int lower_len = 0;
-		int character_len = 1;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!IS_HIGHBIT_SET(*string))
-		{
-			lower[0] = (char) lower_letter((unsigned char) *string);
-			lower_len = 1;
-		}
-		else
-		{
-			if (!found)
-				conversions = find_conversions(string, end - string);
-			found = true;
-			character_len =
-				pg_encoding_verifymbchar(conversions.encoding, string, (int) (end - string));
-			if (character_len > 0)
-				lower_len = lower_character(&conversions, string, character_len, lower);
-			else
-				character_len = 1;
-		}
+		if (character_len > 0)
+			lower_len = lower_character(&conversions, string, character_len, lower);
+		character_len = Max(character_len, 1);
 		if (lower_len > 0)
 			appendBinaryStringInfo(&result, lower, lower_len);
 		else
 			appendBinaryStringInfo(&result, string, character_len);
 		string += character_len;
 	}
-	SET_VARSIZE(result.data, result.len);
-	return (text *) result.data;
+	lowered = cstring_to_text_with_len(result.data, result.len);
+	pfree(result.data);
+	return lowered;
 }

@@ -44,8 +44,19 @@ my @databases = (
 	{ name => 'latin5', encoding => 'LATIN5', tags => [ @latin, @turkish ] },
 	{ name => 'euc_jp', encoding => 'EUC_JP', tags => [ @ascii, @greek ] },
 	{ name => 'euc_kr', encoding => 'EUC_KR', tags => [ @ascii, @korean ] },
+	# Two characters of UTF-8 there are one, か with a small circle.
+	{
+		name => 'euc_jis',
+		encoding => 'EUC_JIS_2004',
+		tags => [ @ascii, @greek, "\x{304b}\x{309a}A" => "\x{304b}\x{309a}a" ]
+	},
 	{ name => 'sql_ascii', encoding => 'SQL_ASCII', tags => \@all },
 	{ name => 'mule', encoding => 'MULE_INTERNAL', tags => \@ascii },);
+
+# A server may be built without ICU.
+my $has_icu = $node->safe_psql('postgres',
+	q{SELECT EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i')}) eq 't';
+@databases = grep { $has_icu || $_->{name} !~ /icu/ } @databases;
 
 check_database($_) for @databases;
 check_bytes();

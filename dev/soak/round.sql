@@ -184,6 +184,7 @@ CREATE VIEW checks."cancel and retry set what they must and nothing else" AS
 	SELECT job, format('event %s, %s: %s to %s', seq, actor, was, became) AS wrong
 	FROM events WHERE by IN ('cancel', 'retry') AND became IS DISTINCT FROM was || CASE by
 		WHEN 'cancel' THEN jsonb_build_object('state', 'cancelled', 'cancelled_at', at)
-		ELSE jsonb_build_object('state', 'available', 'scheduled_at', at, 'completed_at', NULL,
+		ELSE jsonb_build_object('state', 'available', 'scheduled_at',
+			greatest(at, (was ->> 'attempted_at')::timestamp + interval '1 microsecond'), 'completed_at', NULL,
 			'cancelled_at', NULL, 'discarded_at', NULL,
 			'max_attempts', greatest((was ->> 'max_attempts')::integer, old_attempt + 1)) END;
