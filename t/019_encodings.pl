@@ -140,19 +140,23 @@ sub check_database
 	return;
 }
 
-# In SQL_ASCII bytes that are no UTF-8 are letters of some encoding that is not known: only ASCII
-# letters change.
+# What is no letter to anybody stays as it is: in SQL_ASCII bytes that are no UTF-8, which are letters of
+# some encoding that is not known; and a character that PostgreSQL cannot convert to UTF-8.
 sub check_bytes
 {
-	my $database = { name => 'sql_ascii', client => 'SQL_ASCII' };
+	for my $case ([ 'sql_ascii', 'SQL_ASCII', '41c9c35aff', '61c9c37aff' ],
+		[ 'euc_kr', 'EUC_KR', '41c9a1', '61c9a1' ])
+	{
+		my ($name, $encoding, $given, $stored) = @$case;
 
-	is( run_in(
-			$database,
-			q{SELECT encode(convert_to(tags[1], 'SQL_ASCII'), 'escape')
-			FROM oban_update_job(1, jsonb_build_object('tags',
-				ARRAY[convert_from('\x41c9c35aff'::bytea, 'SQL_ASCII')]));}),
-		'a\311\303z\377',
-		'bytes that are no UTF-8');
+		is( run_in(
+				{ name => $name, client => 'SQL_ASCII' },
+				qq{SELECT encode(convert_to(tags[1], '$encoding'), 'hex')
+				FROM oban_update_job(1, jsonb_build_object('tags',
+					ARRAY[convert_from('\\x$given'::bytea, '$encoding')]));}),
+			$stored,
+			"bytes that stay in $name");
+	}
 	return;
 }
 
