@@ -163,14 +163,17 @@ for my $verb (keys %ids)
 	my ($type, $rest, $from) =
 	  $verb eq 'update' ? (',jsonb', ", $changes", 'count(*) FROM ') : ('', '', '');
 	my $filter = "'{\"id\": [$first, $second]}'";
+	my $later = $verb eq 'retry' ? ',timestamp with time zone' : '';
 
-	$writes{"oban_${verb}_job(bigint$type,text)"} = "SELECT ${from}oban_${verb}_job($first$rest)";
-	$writes{"oban_${verb}_job(record$type)"} =
+	$writes{"oban_${verb}_job(bigint$type,text$later)"} =
+	  "SELECT ${from}oban_${verb}_job($first$rest)";
+	$writes{"oban_${verb}_job(record$type$later)"} =
 	  "SELECT ${from}oban_${verb}_job(oban_get_job($first)$rest)";
-	$writes{"oban_${verb}_job(bigint[]$type,text)"} = "SELECT ${from}oban_${verb}_job($many$rest)";
-	$writes{"oban_${verb}_many_jobs(bigint[]$type,text)"} =
+	$writes{"oban_${verb}_job(bigint[]$type,text$later)"} =
+	  "SELECT ${from}oban_${verb}_job($many$rest)";
+	$writes{"oban_${verb}_many_jobs(bigint[]$type,text$later)"} =
 	  "SELECT ${from}oban_${verb}_many_jobs($many$rest)";
-	$writes{"oban_${verb}_all_jobs(jsonb$type,integer,text)"} =
+	$writes{"oban_${verb}_all_jobs(jsonb$type,integer,text$later)"} =
 	  "SELECT oban_${verb}_all_jobs($filter$rest)";
 	my $spread = $verb eq 'retry' ? ',interval' : '';
 	$batches{"oban_${verb}_in_batches(jsonb$type,integer,interval$spread,text,bigint)"} =
