@@ -36,7 +36,8 @@ OBJS = \
 	src/triggers.o \
 	src/update.o \
 	src/update_steps.o \
-	src/update_with.o
+	src/update_with.o \
+	src/update_with_calls.o
 DATA = oban_manage--1.0.sql
 PGFILEDESC = "oban_manage - manage Oban jobs from SQL"
 

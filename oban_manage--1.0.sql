@@ -191,7 +191,7 @@ COMMENT ON PROCEDURE oban_cancel_in_batches(jsonb, integer, interval, text, bigi
 CREATE PROCEDURE oban_retry_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', spread interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
 AS 'MODULE_PATHNAME', 'oban_retry_in_batches' LANGUAGE C;
 COMMENT ON PROCEDURE oban_retry_in_batches(jsonb, integer, interval, interval, text, bigint) IS
-'retry the jobs that match a filter, batch_size of them a transaction, with a pause after each; they run over the time of the spread, by id; affected is how many were retried';
+'retry the jobs that match a filter, batch_size of them a transaction, with a pause after each; they run over the time of the spread, each by its rank in id order among those found at the start; affected is how many were retried';
 
 CREATE PROCEDURE oban_delete_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
 AS 'MODULE_PATHNAME', 'oban_delete_in_batches' LANGUAGE C;
@@ -242,7 +242,8 @@ AS 'MODULE_PATHNAME', 'oban_get_job' LANGUAGE C STABLE PARALLEL SAFE COST 100;
 COMMENT ON FUNCTION oban_get_job(bigint, text) IS
 'the job, or NULL when there is none';
 
-CREATE FUNCTION oban_job_cancelled(job_id bigint, prefix text DEFAULT NULL) RETURNS boolean
+CREATE FUNCTION oban_job_cancelled(job_id bigint, prefix text DEFAULT NULL, attempt integer DEFAULT NULL)
+RETURNS boolean
 AS 'MODULE_PATHNAME', 'oban_job_cancelled' LANGUAGE C STABLE PARALLEL SAFE COST 100;
-COMMENT ON FUNCTION oban_job_cancelled(bigint, text) IS
-'should a worker that executes the job stop: true once the job is cancelled or gone';
+COMMENT ON FUNCTION oban_job_cancelled(bigint, text, integer) IS
+'should a worker that executes the job stop: true once the job is cancelled or gone; with the attempt that the worker runs, true once the job is no longer executing with that attempt';

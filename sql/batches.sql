@@ -199,9 +199,8 @@ ALTER TABLE py.oban_jobs DROP CONSTRAINT not_five;
 -- Called again, it goes on where it stopped.
 CALL oban_cancel_in_batches('{"all": true}', 3, prefix => 'py');
 
--- The spread of a retry: each job's time by its id's place between the lowest and the highest that
--- are retried, from now on, whatever the batches; those in the future are scheduled, and wake
--- nobody.
+-- The spread of a retry: each job's time by its rank in id order among those that are retried, from
+-- now on, whatever the batches; those in the future are scheduled, and wake nobody.
 CALL tools.fill(14, 'ex14', 'py');
 UPDATE py.oban_jobs SET state =
 		CASE WHEN id IN (1, 14) THEN 'available' ELSE 'discarded' END::py.oban_job_state,
@@ -241,6 +240,55 @@ CALL oban_retry_in_batches(
 SELECT id, state,
 	round(extract(epoch FROM scheduled_at - min(scheduled_at) OVER ()) / 3600, 3) AS hours
 FROM ex14.oban_jobs WHERE id NOT BETWEEN 1 AND 100 ORDER BY id;
+-- However the ids lie: three old jobs, and a thousand of later ids.
+DELETE FROM ex14.oban_jobs;
+INSERT INTO ex14.oban_jobs (id, state, worker)
+SELECT g, 'discarded'::ex14.oban_job_state, 'App.Worker' FROM generate_series(1, 3) g
+UNION ALL SELECT g, 'discarded', 'App.Worker' FROM generate_series(1000001, 1001000) g;
+CALL oban_retry_in_batches('{"all": true}', 250, '0', '1 hour', 'ex14');
+SELECT count(*), min(state::text) FILTER (WHERE rank > 1) AS later,
+	bool_and(after BETWEEN 3600 * (rank - 1) / 1002.0 - 0.001 AND 3600 * (rank - 1) / 1002.0 + 0.001)
+		AS evenly, round(max(after)) AS longest
+FROM (SELECT state, row_number() OVER (ORDER BY id) AS rank,
+	extract(epoch FROM scheduled_at - min(scheduled_at) OVER ()) AS after FROM ex14.oban_jobs) j;
+-- Jobs that a trigger keeps have their rank too; more jobs than at the start run at the end.
+UPDATE ex14.oban_jobs SET state = 'discarded';
+DELETE FROM ex14.oban_jobs WHERE id NOT BETWEEN 1000001 AND 1000006;
+UPDATE ex14.oban_jobs SET state = 'available' WHERE id > 1000004;
+CREATE FUNCTION tools.keep_or_free() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.id = 1000002 THEN
+		NEW.state := OLD.state;
+	ELSIF NEW.id = 1000001 THEN
+		UPDATE ex14.oban_jobs SET state = 'discarded' WHERE id > 1000004;
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER keep_or_free BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW
+	EXECUTE FUNCTION tools.keep_or_free();
+CALL oban_retry_in_batches('{"all": true}', 1, '0', '3 hours', 'ex14');
+DROP TRIGGER keep_or_free ON ex14.oban_jobs;
+SELECT id, state,
+	round(extract(epoch FROM scheduled_at - min(scheduled_at) OVER ()) / 3600, 3) AS hours
+FROM ex14.oban_jobs ORDER BY id;
+-- A batch that is tried again has the same times.
+UPDATE ex14.oban_jobs SET state = 'discarded';
+CREATE SEQUENCE tools.spread_tries;
+CREATE FUNCTION tools.lose_spread() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF nextval('tools.spread_tries') = 1 THEN
+		RAISE serialization_failure;
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER lose_spread BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW WHEN (OLD.id = 1000004)
+	EXECUTE FUNCTION tools.lose_spread();
+CALL oban_retry_in_batches('{"all": true}', 2, '0', '5 hours', 'ex14');
+DROP TRIGGER lose_spread ON ex14.oban_jobs;
+SELECT id, state,
+	round(extract(epoch FROM scheduled_at - min(scheduled_at) OVER ()) / 3600, 3) AS hours
+FROM ex14.oban_jobs ORDER BY id;
+SELECT last_value AS tries FROM tools.spread_tries;
 -- A job that the filter picks but that retry ignores has no place in the spread.
 CALL tools.fill(100, 'ex14');
 UPDATE ex14.oban_jobs SET state = 'completed' WHERE id IN (50, 51, 60);

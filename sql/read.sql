@@ -20,6 +20,24 @@ SELECT oban_job_cancelled(3, 'py') AS gone;
 SELECT oban_retry_job(7, 'ex14');
 SELECT oban_job_cancelled(7, 'ex14') AS retried;
 
+-- With the attempt that it runs: stop once the job is not executing with that attempt. Job 3
+-- executes with attempt 1; 8 is suspended.
+SELECT p, m.state, m.attempt, oban_job_cancelled(m.id, p, m.attempt) AS own,
+	oban_job_cancelled(m.id, p, m.attempt + 1) AS another, oban_job_cancelled(m.id, p, NULL) AS none
+FROM (VALUES ('ex14'), ('py')) v(p), tools.model m WHERE (m.id, p) NOT IN ((3, 'py'), (7, 'ex14'))
+ORDER BY p, m.id;
+SELECT oban_job_cancelled(99, 'py', 1) AS gone, oban_job_cancelled(NULL, 'py', 1) AS no_id,
+	oban_job_cancelled(3, 'ex14', 2147483647) AS most, oban_job_cancelled(3, 'ex14', -1) AS least,
+	oban_job_cancelled(4, 'py', 32768) AS beyond_its_column,
+	oban_job_cancelled(3, attempt => 1, prefix => 'ex14') AS by_name;
+-- Cancelled, and retried at once: no longer cancelled, but that run is over; so it is when the job
+-- runs again.
+SELECT oban_cancel_job(3, 'ex14'), oban_retry_job(3, 'ex14');
+SELECT oban_job_cancelled(3, 'ex14') AS cancelled, oban_job_cancelled(3, 'ex14', 1) AS run_1;
+UPDATE ex14.oban_jobs SET state = 'executing', attempt = attempt + 1 WHERE id = 3;
+SELECT oban_job_cancelled(3, 'ex14') AS cancelled, oban_job_cancelled(3, 'ex14', 1) AS run_1,
+	oban_job_cancelled(3, 'ex14', 2) AS run_2;
+
 -- The job, or NULL.
 SELECT j.id, j.state, j.queue, j.prefix FROM oban_get_job(3, 'ex14') j;
 SELECT oban_get_job(99, 'ex14') IS NULL AS missing, oban_get_job(NULL, 'ex14') IS NULL AS no_id;

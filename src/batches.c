@@ -51,18 +51,20 @@ typedef struct Walk
 	const char *settings[lengthof(kept_settings)];
 	int32 batch_size;
 	double pause;	 /* seconds */
-	OmSpread spread; /* its range of ids is that of the jobs that matched at the start */
+	OmSpread spread; /* over the jobs that matched at the start; its rank is of the next batch */
 
 	TimestampTz start;
-	int64 total; /* jobs that the verb would have changed at the start */
-	int64 last;	 /* highest id of the table then */
+	int64 total;   /* jobs that the verb would have changed at the start, */
+	int64 highest; /* the highest id of them, */
+	int64 last;	   /* and of the table then */
 
 	int64 next;			   /* all jobs below this id are done, */
 	int64 done;			   /* and so many were changed */
 	MemoryContext context; /* reset after each try of a transaction */
 
 	/* Of the batch that is being tried */
-	int found;
+	int found; /* rows that were locked, */
+	int njobs; /* and how many jobs these are */
 	uint64 changed;
 	int64 reached; /* all jobs up to this id */
 } Walk;
@@ -178,10 +180,10 @@ note_survey(TupleTableSlot *row, void *state)
 	bool isnull;
 
 	walk->total = DatumGetInt64(slot_getattr(row, OM_SURVEY_COUNT, &isnull));
-	walk->spread.lowest = DatumGetInt64(slot_getattr(row, OM_SURVEY_LOWEST, &isnull));
-	walk->spread.highest = DatumGetInt64(slot_getattr(row, OM_SURVEY_HIGHEST, &isnull));
+	walk->spread.total = walk->total;
+	walk->next = DatumGetInt64(slot_getattr(row, OM_SURVEY_LOWEST, &isnull));
+	walk->highest = DatumGetInt64(slot_getattr(row, OM_SURVEY_HIGHEST, &isnull));
 	walk->last = DatumGetInt64(slot_getattr(row, OM_SURVEY_LAST, &isnull));
-	walk->next = walk->spread.lowest;
 }
 
 /*
@@ -209,7 +211,7 @@ survey(Walk *walk)
 static void
 change_batch(Walk *walk)
 {
-	int64 end = walk->next <= walk->spread.highest ? walk->spread.highest : walk->last;
+	int64 end = walk->next <= walk->highest ? walk->highest : walk->last;
 	OmCall call;
 
 	begin_call(walk, &call);
@@ -219,6 +221,7 @@ change_batch(Walk *walk)
 
 	walk->changed = om_call_run(&call);
 	walk->found = call.nrows;
+	walk->njobs = call.found.count;
 	/*
 	 * Should the last job have got a lower id while we waited for it, some are
 	 * looked at again; a higher one cannot be told from its own.
@@ -352,6 +355,7 @@ run_walk(Walk *walk)
 	{
 		run_step(walk, change_batch);
 		walk->done += walk->changed;
+		walk->spread.rank += walk->njobs;
 		if (walk->found > 0)
 			report_progress(walk);
 
@@ -423,7 +427,8 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
  *		Do to the jobs that match the filter what the verb does, batch_size of
  *		them in each transaction, with a pause after each, and a NOTICE of how
  *		far it is; "affected" gives how many jobs were changed.  Retried jobs run
- *		over the time of the spread from now on, by the place of their ids.
+ *		over the time of the spread from now on: each by its rank in id order
+ *		among the jobs that were found at the start.
  *
  * Errors: not on its own (25001); NULL batch_size, pause or spread (22004);
  * batch_size below 1, negative pause or spread (22023); a spread beyond the

@@ -18,6 +18,7 @@ typedef struct Change
 	OmCall *call;
 	OmJobIds executing; /* those of the jobs found that were executing; cancel only */
 	bool was_executing; /* was the job that was just written? cancel without finding */
+	uint64 done;		/* jobs whose row, as it was written, says so */
 	OmSignals signals;
 } Change;
 
@@ -37,27 +38,21 @@ note_found(TupleTableSlot *row, void *state)
 }
 
 /*
- * When a retried job is to run.  A job that came to match after the walk had
- * begun may lie outside its range.
+ * When the i-th of the call's jobs is to run.  There may be more jobs than at the
+ * start: those above its number run at the end.
  */
 static Timestamp
-time_in_spread(const OmSpread *spread, int64 id)
+time_in_spread(const OmSpread *spread, int i)
 {
-	double range = (double) spread->highest - (double) spread->lowest;
-	double place = range > 0 ? ((double) id - (double) spread->lowest) / range : 0;
+	int64 last = Max(spread->total - 1, 1);
+	int64 rank = Min(spread->rank + i, last);
 
-	return spread->start + (int64) (spread->length * Min(Max(place, 0.0), 1.0));
+	return spread->start + (int64) (spread->length * rank / last);
 }
 
 /*
- * When a retried job is to run; now, where that time has come.
+ * Has the time come when a retried job is to run?
  */
-static Timestamp
-time_to_run(const OmCall *call, int64 id)
-{
-	return call->spread != NULL ? time_in_spread(call->spread, id) : call->retry_at;
-}
-
 static bool
 has_come(Timestamp time)
 {
@@ -65,7 +60,8 @@ has_come(Timestamp time)
 }
 
 /*
- * Called for each job that was written.
+ * Called for each job that was written.  A trigger of the table may have given it
+ * another state than the verb did: then it does not count, and nobody is told.
  */
 static void
 note_written(TupleTableSlot *row, void *state)
@@ -78,17 +74,19 @@ note_written(TupleTableSlot *row, void *state)
 	if (call->outcomes != NULL)
 		om_outcomes_written(call->outcomes, row);
 
+	if (!DatumGetBool(slot_getattr(row, OM_WRITTEN_DONE, &isnull)))
+		return;
+	change->done++;
 	if (call->verb == OM_CANCEL &&
 		(change->was_executing || om_job_ids_find(&change->executing, id) >= 0))
 		om_signal_kill(&change->signals, id);
-	else if (call->verb == OM_RETRY && has_come(time_to_run(call, id)))
-		om_signal_wake(&change->signals, row, OM_WRITTEN_QUEUE);
+	om_signal_wake(&change->signals, row, OM_WRITTEN_QUEUE);
 }
 
-/* What those who are told of a job that the verb has written take to know of it */
+/* What must be known of a job that the verb has written; a deleted one is gone. */
 static const OmReturns needed[OM_N_VERBS] = {
-	[OM_CANCEL] = OM_RETURN_IDS,
-	[OM_RETRY] = OM_RETURN_QUEUES,
+	[OM_CANCEL] = OM_RETURN_WRITTEN,
+	[OM_RETRY] = OM_RETURN_WRITTEN,
 	[OM_DELETE] = OM_RETURN_NOTHING,
 };
 
@@ -111,7 +109,16 @@ write_query(const OmCall *call, OmStep step, OmConditionSet conditions)
 }
 
 /*
- * Write the jobs that were found and locked; returns how many.
+ * How many of the jobs that were written are done.
+ */
+static uint64
+count_done(const Change *change, OmQuery query, uint64 written)
+{
+	return query.returns == OM_RETURN_NOTHING ? written : change->done;
+}
+
+/*
+ * Write the jobs that were found and locked; returns how many are done.
  */
 static uint64
 write_found(Change *change)
@@ -119,6 +126,7 @@ write_found(Change *change)
 	OmCall *call = change->call;
 	OmQuery query = write_query(call, call->spread != NULL ? OM_WRITE_EACH : OM_WRITE, OM_BY_IDS);
 	Datum params[2] = {om_job_ids_array(&call->found), TimestampGetDatum(call->retry_at)};
+	uint64 written;
 
 	if (call->spread != NULL)
 	{
@@ -126,11 +134,12 @@ write_found(Change *change)
 		Datum *times = palloc(count * sizeof(Datum));
 
 		for (int i = 0; i < count; i++)
-			times[i] = TimestampGetDatum(time_to_run(call, om_job_ids_data(&call->found)[i]));
+			times[i] = TimestampGetDatum(time_in_spread(call->spread, i));
 		params[1] = PointerGetDatum(construct_array(times, count, TIMESTAMPOID, sizeof(Timestamp),
 													FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	}
-	return om_query_run(call->jobs, query, params, note_written, change);
+	written = om_query_run(call->jobs, query, params, note_written, change);
+	return count_done(change, query, written);
 }
 
 static void
@@ -138,6 +147,7 @@ begin_change(Change *change, OmCall *call)
 {
 	change->call = call;
 	change->was_executing = false;
+	change->done = 0;
 	om_job_ids_init(&change->executing, 0);
 	om_signals_init(&change->signals, call->jobs);
 }
@@ -173,14 +183,14 @@ om_change_jobs(OmCall *call, ArrayType *ids)
 														  : GetCurrentTransactionStartTimestamp());
 	Datum params[1 + OM_N_NOTE_PARAMS] = {PointerGetDatum(ids), time, time};
 	Change change;
-	uint64 changed;
+	uint64 written;
 
 	if (ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids)) == 0)
 		return 0;
 	begin_change(&change, call);
 	if (om_query_run_in_order(call->jobs, query, params, &change.was_executing, note_written,
-							  &change, &changed))
-		return changed;
+							  &change, &written))
+		return count_done(&change, query, written);
 	om_filter_by_ids(&call->filter, PointerGetDatum(ids));
 	return om_change_found(call);
 }
@@ -198,15 +208,12 @@ om_change_job(OmCall *call, int64 id)
 	OmQuery query = write_query(call, OM_WRITE_ONE, OM_BY_ID);
 	Datum params[2] = {Int64GetDatum(id), TimestampGetDatum(call->retry_at)};
 	OmJobIds ids;
+	uint64 written;
 
-	/* It passes over the jobs of whose cancel somebody must be told. */
-	if (call->verb == OM_CANCEL)
-		query.returns = OM_RETURN_NOTHING;
 	begin_change(&change, call);
-	if (om_query_run(call->jobs, query, params, note_written, &change) > 0)
-		return true;
-	if (call->verb != OM_CANCEL)
-		return false;
+	written = om_query_run(call->jobs, query, params, note_written, &change);
+	if (written > 0 || call->verb != OM_CANCEL)
+		return count_done(&change, query, written) > 0;
 
 	om_job_ids_init(&ids, 1);
 	om_job_ids_add(&ids, id);

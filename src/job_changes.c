@@ -1,7 +1,7 @@
 /*
  * job_changes.c
- *		Changes of many jobs, each its own, that are collected to be written by one
- *		statement.
+ *		Changes of many jobs, each its own, that are collected to be written by few
+ *		statements.
  */
 #include "verbs.h"
 
@@ -23,7 +23,6 @@ om_job_changes_init(OmJobChanges *changes, int capacity)
 	om_job_ids_init(&changes->ids, capacity);
 	changes->each = palloc(capacity * sizeof(OmChanges));
 	changes->hashes = palloc(capacity * sizeof(uint64));
-	changes->columns = 0;
 }
 
 /*
@@ -48,13 +47,45 @@ om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added, uint
 		kept->values[column] = datumCopy(added->values[column], typbyval, typlen);
 	}
 	changes->hashes[changes->ids.count] = hash;
-	changes->columns |= added->columns;
 	om_job_ids_add(&changes->ids, id);
 	MemoryContextSwitchTo(caller);
 }
 
 /*
- * The values of a column as an array, NULL for the jobs that keep theirs.
+ * Take out those that change the same columns as the first one, so that one
+ * statement can write them, and no other column.  Those taken are in order too,
+ * and live until the changes that they come from are cleared.  Returns the
+ * columns.
+ */
+OmColumnSet
+om_job_changes_take(OmJobChanges *changes, OmJobChanges *taken)
+{
+	OmColumnSet columns = changes->each[0].columns;
+	int64 *ids = om_job_ids_data(&changes->ids);
+	int kept = 0;
+
+	taken->ids.count = 0;
+	for (int i = 0; i < changes->ids.count; i++)
+	{
+		if (changes->each[i].columns == columns)
+		{
+			taken->each[taken->ids.count] = changes->each[i];
+			om_job_ids_add(&taken->ids, ids[i]);
+		}
+		else
+		{
+			ids[kept] = ids[i];
+			changes->each[kept] = changes->each[i];
+			changes->hashes[kept] = changes->hashes[i];
+			kept++;
+		}
+	}
+	changes->ids.count = kept;
+	return columns;
+}
+
+/*
+ * The values of a column as an array.
  */
 static Datum
 values_of_column(const OmJobChanges *changes, OmChangeKey column)
@@ -62,9 +93,7 @@ values_of_column(const OmJobChanges *changes, OmChangeKey column)
 	Oid type = get_element_type(om_change_keys[column].array_type);
 	bool as_text = (type != om_change_keys[column].type);
 	int count = changes->ids.count;
-	int lower_bound = 1;
-	Datum *values = palloc0(count * sizeof(Datum));
-	bool *nulls = palloc(count * sizeof(bool));
+	Datum *values = palloc(count * sizeof(Datum));
 	ArrayType *array;
 	int16 typlen;
 	bool typbyval;
@@ -72,33 +101,29 @@ values_of_column(const OmJobChanges *changes, OmChangeKey column)
 
 	for (int i = 0; i < count; i++)
 	{
-		nulls[i] = (changes->each[i].columns & OM_COLUMN_BIT(column)) == 0;
-		if (nulls[i])
-			continue;
 		values[i] = changes->each[i].values[column];
 		if (as_text)
 			values[i] = CStringGetTextDatum(OidOutputFunctionCall(F_ARRAY_OUT, values[i]));
 	}
 	get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
-	array = construct_md_array(values, nulls, 1, &count, &lower_bound, type, typlen, typbyval,
-							   typalign);
+	array = construct_array(values, count, type, typlen, typbyval, typalign);
 	/* Expanded, for in a flat array an element is found by walking to it. */
 	return EOHPGetRODatum(
 		DatumGetEOHP(expand_array(PointerGetDatum(array), CurrentMemoryContext, NULL)));
 }
 
 /*
- * The values of OM_WRITE_EACH: an array for each column that any job names.
- * They live until the changes are cleared.
+ * The values of OM_WRITE_EACH for changes of the same columns: an array for each
+ * column.  They live until these changes are cleared.
  */
 void
-om_job_changes_values(OmJobChanges *changes, Datum *values)
+om_job_changes_values(const OmJobChanges *changes, Datum *values)
 {
 	MemoryContext caller = MemoryContextSwitchTo(changes->context);
 
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
 	{
-		if (changes->columns & OM_COLUMN_BIT(column))
+		if (changes->each[0].columns & OM_COLUMN_BIT(column))
 			*values++ = values_of_column(changes, column);
 	}
 	MemoryContextSwitchTo(caller);
@@ -108,6 +133,5 @@ void
 om_job_changes_clear(OmJobChanges *changes)
 {
 	changes->ids.count = 0;
-	changes->columns = 0;
 	MemoryContextReset(changes->context);
 }

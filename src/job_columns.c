@@ -1,6 +1,6 @@
 /*
  * job_columns.c
- *		The columns of a job in a statement: as oban_job, and as a callable takes it.
+ *		Jobs in the results of statements: as oban_job, or as a callable takes them.
  */
 #include "oban_manage.h"
 
@@ -40,7 +40,7 @@ static const char *const job_columns[OM_JOB_N_COLUMNS] = {
  * keys of a JSON object.
  */
 void
-om_append_job_columns(StringInfo sql, const OmTableShape *shape, bool named)
+om_job_columns_append(StringInfo sql, const OmTableShape *shape, bool named)
 {
 	for (int i = 0; i < OM_JOB_N_COLUMNS; i++)
 	{
@@ -62,7 +62,7 @@ om_append_job_columns(StringInfo sql, const OmTableShape *shape, bool named)
  * All that an update writes or goes by: tells whether a callable has written it.
  */
 void
-om_append_updatable(StringInfo sql)
+om_updatable_append(StringInfo sql)
 {
 	appendStringInfoString(sql, ", ROW(j.attempt");
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
@@ -74,12 +74,12 @@ om_append_updatable(StringInfo sql)
  * The job as a callable takes it: jsonb, the table's row type, or oban_job.
  */
 void
-om_append_argument(StringInfo sql, const OmTableShape *shape, Oid type)
+om_argument_append(StringInfo sql, const OmTableShape *shape, Oid type)
 {
 	if (type == JSONBOID)
 	{
 		appendStringInfoString(sql, "pg_catalog.jsonb_build_object(");
-		om_append_job_columns(sql, shape, true);
+		om_job_columns_append(sql, shape, true);
 		appendStringInfoChar(sql, ')');
 	}
 	else if (type == shape->row_type)
@@ -87,7 +87,7 @@ om_append_argument(StringInfo sql, const OmTableShape *shape, Oid type)
 	else
 	{
 		appendStringInfoString(sql, "ROW(");
-		om_append_job_columns(sql, shape, false);
+		om_job_columns_append(sql, shape, false);
 		appendStringInfo(sql, ")::%s", format_type_be_qualified(type));
 	}
 }

@@ -151,6 +151,9 @@ typedef uint8 OmColumnSet;
 
 #define OM_COLUMN_BIT(column) ((OmColumnSet) (1 << (column)))
 
+/* An update of these may give a queue a job to run, so its workers are woken. */
+#define OM_WAKING_COLUMNS (OM_COLUMN_BIT(OM_QUEUE) | OM_COLUMN_BIT(OM_SCHEDULED_AT))
+
 typedef struct OmChangeKeyInfo
 {
 	OmKey key;
@@ -256,9 +259,9 @@ extern int om_filter_params(const OmFilter *filter, Datum *params);
 /* Not a cast of an enum to text, which the type's owner may have made */
 #define OM_TEXT_OF(state) "pg_catalog.enum_out(" state ")::pg_catalog.text"
 
-extern void om_append_job_columns(StringInfo sql, const OmTableShape *shape, bool named);
-extern void om_append_updatable(StringInfo sql);
-extern void om_append_argument(StringInfo sql, const OmTableShape *shape, Oid type);
+extern void om_job_columns_append(StringInfo sql, const OmTableShape *shape, bool named);
+extern void om_updatable_append(StringInfo sql);
+extern void om_argument_append(StringInfo sql, const OmTableShape *shape, Oid type);
 
 /* ---- queries.c: the text of every statement ---- */
 
@@ -283,6 +286,7 @@ typedef enum OmStep
 	OM_GET,		   /* jobs as oban_job, as they are now */
 	OM_READ,	   /* the same, as the calling statement sees them */
 	OM_CANCELLED,  /* is the job cancelled? OM_BY_ID */
+	OM_RUN_ENDED,  /* is a run of the job, by its attempt, not the current one? OM_BY_ID */
 	OM_STATE	   /* jobs' states, as the active snapshot shows them */
 } OmStep;
 
@@ -290,10 +294,9 @@ typedef enum OmStep
 typedef enum OmReturns
 {
 	OM_RETURN_NOTHING,
-	OM_RETURN_IDS,	  /* of the writing steps: OM_WRITTEN_ID, */
-	OM_RETURN_QUEUES, /* and OM_WRITTEN_QUEUE, */
-	OM_RETURN_STATES, /* and OM_WRITTEN_STATE; of OM_LOCK and OM_LOOK: up to OM_LOCK_NEW_STATE */
-	OM_RETURN_JOBS	  /* of the writing steps of update: oban_job */
+	OM_RETURN_WRITTEN, /* of the writing steps: up to OM_WRITTEN_QUEUE */
+	OM_RETURN_STATES,  /* and OM_WRITTEN_STATE; of OM_LOCK and OM_LOOK: up to OM_LOCK_NEW_STATE */
+	OM_RETURN_JOBS	   /* of the writing steps of update: oban_job */
 } OmReturns;
 
 /* What is asked of a jobs table; with the table's oid, the key of a kept plan. */
@@ -327,8 +330,9 @@ typedef struct OmQuery
 
 /* Columns of the rows that the writing steps return, unless they are oban_job */
 #define OM_WRITTEN_ID	 1 /* bigint */
-#define OM_WRITTEN_QUEUE 2 /* text */
-#define OM_WRITTEN_STATE 3 /* text; with states */
+#define OM_WRITTEN_DONE	 2 /* boolean: does the row, as it was written, say so? */
+#define OM_WRITTEN_QUEUE 3 /* text; NULL: the job is not available, or the verb wakes nobody */
+#define OM_WRITTEN_STATE 4 /* text; with states */
 
 /* Columns of the rows that OM_STATE returns */
 #define OM_STATE_ID	   1 /* bigint */
@@ -342,6 +346,7 @@ typedef struct OmQuery
 
 /* Columns of oban_job, which OM_GET and the writing steps of update return */
 #define OM_JOB_ID	  1
+#define OM_JOB_STATE  2
 #define OM_JOB_QUEUE  3
 #define OM_JOB_ERRORS 11
 #define OM_JOB_PREFIX 19

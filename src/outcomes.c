@@ -78,7 +78,10 @@ om_outcomes_found(OmOutcomes *outcomes, TupleTableSlot *row)
 	if (!outcome->applies)
 	{
 		outcome->old_state = read_state(outcomes, row, OM_LOCK_STATE);
-		outcome->new_state = read_state(outcomes, row, OM_LOCK_NEW_STATE);
+		/* What is written says what becomes of it, or that it stays as it is. */
+		outcome->new_state = outcomes->dry_run && applies
+								 ? read_state(outcomes, row, OM_LOCK_NEW_STATE)
+								 : outcome->old_state;
 		outcome->applies = applies;
 		outcome->spent = DatumGetBool(slot_getattr(row, OM_LOCK_SPENT, &isnull));
 	}
@@ -86,16 +89,18 @@ om_outcomes_found(OmOutcomes *outcomes, TupleTableSlot *row)
 }
 
 /*
- * Note what was written.
+ * Note what was written.  Where partitions or children repeat an id, one that
+ * was done counts.
  */
 void
 om_outcomes_written(OmOutcomes *outcomes, TupleTableSlot *row)
 {
 	OmOutcome *outcome = find_outcome(outcomes, row);
+	bool isnull;
 
-	if (outcome == NULL)
+	if (outcome == NULL || outcome->done)
 		return;
-	outcome->written = true;
+	outcome->done = DatumGetBool(slot_getattr(row, OM_WRITTEN_DONE, &isnull));
 	outcome->new_state = read_state(outcomes, row, OM_WRITTEN_STATE);
 }
 
@@ -200,8 +205,8 @@ return_outcomes(const OmCall *call, FunctionCallInfo fcinfo)
 	for (int i = 0; i < outcomes->ids.count; i++)
 	{
 		const OmOutcome *outcome = &outcomes->each[i];
-		bool done = outcome->applies && (outcomes->dry_run || outcome->written);
-		const char *new_state = done ? outcome->new_state : outcome->old_state;
+		bool done = outcome->applies && (outcomes->dry_run || outcome->done);
+		const char *new_state = outcome->new_state;
 		Datum values[5];
 		bool nulls[5] = {false};
 

@@ -14,7 +14,8 @@
  * any subquery or join that took no lock.  So no statement that locks has one.
  * Where each job gets its own values (OM_WRITE_EACH), arrays beside the ids have them.
  *
- * Who must be told of a job depends on the state that it had, which PostgreSQL
+ * Who must be told of a job depends on the state that was written, since a trigger
+ * may have changed it (append_written), and on the state before, which PostgreSQL
  * returns from version 18 on only.  OM_WRITE_NOTE assigns a time by one of two
  * parameters, and om_query_run_in_order sees which of them is read.
  *
@@ -32,7 +33,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
-#include "utils/builtins.h"
 
 /* Oban keeps UTC in timestamps without time zone. */
 #define NOW "pg_catalog.timezone('UTC', pg_catalog.now())"
@@ -71,7 +71,7 @@ typedef struct VerbQueries
 	const char *lock;		 /* strength of the lock */
 	const char *assignments; /* besides times and the columns named; NULL: the row is deleted */
 	const char *new_state;	 /* as text; NULL: by the columns, or the old one */
-	bool wakes;				 /* queues, whose names it must read */
+	const char *done;		 /* does a row that was written say so? */
 } VerbQueries;
 
 /* clang-format off */
@@ -84,6 +84,7 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 		.lock = "NO KEY UPDATE",
 		.assignments = "state = 'cancelled'",
 		.new_state = "'cancelled'::pg_catalog.text",
+		.done = STATE_IS("cancelled"),
 	},
 	/*
 	 * A job whose meta has the key uniq_bmp is one of Oban Pro's unique jobs:
@@ -101,18 +102,19 @@ static const VerbQueries verb_queries[OM_N_VERBS] = {
 			" IS NULL THEN j.meta"
 			" ELSE pg_catalog.jsonb_set(j.meta, '{uniq_bmp}', '[]') END",
 		.new_state = "'available'::pg_catalog.text",
-		.wakes = true,
+		.done = STATE_IS("available"),
 	},
 	[OM_DELETE] = {
 		.condition = STATE_IS_NOT("executing"),
 		.lock = "UPDATE",
 		.new_state = "NULL::pg_catalog.text",
+		.done = "true",
 	},
 	[OM_UPDATE] = {
 		.noted = STATE_IS("scheduled"),
 		.lock = "NO KEY UPDATE",
 		.assignments = "",
-		.wakes = true,
+		.done = "true",
 	},
 };
 /* clang-format on */
@@ -143,12 +145,12 @@ column_param(OmQuery query, OmChangeKey column)
 }
 
 /*
- * The new value of a column; NULL for the jobs of OM_WRITE_EACH that keep
- * theirs.
+ * The new value of a column.
  *
- * There each job's value stands in an array where its id stands in $1, which is
- * sorted: so width_bucket finds it, and no join is needed that could be planned
- * badly.  There is no array of arrays of tags: each comes as an array's text.
+ * With OM_WRITE_EACH each job's value stands in an array where its id stands in
+ * $1, which is sorted: so width_bucket finds it, and no join is needed that could
+ * be planned badly.  There is no array of arrays of tags: each comes as an
+ * array's text.
  */
 static char *
 new_value(OmQuery query, OmChangeKey column)
@@ -215,9 +217,7 @@ append_times_and_columns(StringInfo sql, OmQuery query, const OmTableShape *shap
 		if (column == OM_SCHEDULED_AT)
 			value = new_time(query,
 							 query.verb == OM_RETRY ? psprintf(AFTER_ATTEMPT("%s"), value) : value);
-		appendStringInfo(sql,
-						 query.step == OM_WRITE_EACH ? "%s%s = COALESCE(%s, j.%s)" : "%s%s = %s",
-						 separator, name, value, name);
+		appendStringInfo(sql, "%s%s = %s", separator, name, value);
 		separator = ", ";
 	}
 
@@ -233,6 +233,30 @@ append_times_and_columns(StringInfo sql, OmQuery query, const OmTableShape *shap
 }
 
 /*
+ * id, done, queue[, state] of a row that was written.
+ *
+ * A BEFORE trigger of the table may have given the row another state than the
+ * verb did.  A retried job may be scheduled only where it was to be.
+ */
+static void
+append_written(StringInfo sql, OmQuery query)
+{
+	bool retry = (query.verb == OM_RETRY);
+	bool wakes = retry || (query.verb == OM_UPDATE && (query.columns & OM_WAKING_COLUMNS));
+
+	appendStringInfo(sql, JOB_ID ", %s", verb_queries[query.verb].done);
+	if (retry && (query.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT)))
+		appendStringInfo(sql,
+						 " OR (" STATE_IS("scheduled") " AND %s OPERATOR(pg_catalog.>) " NOW ")",
+						 new_value(query, OM_SCHEDULED_AT));
+	appendStringInfo(sql, ", %s",
+					 wakes ? "CASE WHEN " STATE_IS("available") " THEN j.queue::pg_catalog.text END"
+						   : "NULL::pg_catalog.text");
+	if (query.returns == OM_RETURN_STATES)
+		appendStringInfoString(sql, ", " OM_TEXT_OF("j.state"));
+}
+
+/*
  * RETURNING what the query asks for
  */
 static void
@@ -242,14 +266,9 @@ append_returning(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		return;
 	appendStringInfoString(sql, " RETURNING ");
 	if (query.returns == OM_RETURN_JOBS)
-		om_append_job_columns(sql, shape, false);
+		om_job_columns_append(sql, shape, false);
 	else
-		appendStringInfoString(sql, JOB_ID);
-	if (query.returns == OM_RETURN_QUEUES || query.returns == OM_RETURN_STATES)
-		appendStringInfo(sql, ", %s",
-						 verb_queries[query.verb].wakes ? "j.queue::pg_catalog.text" : "NULL");
-	if (query.returns == OM_RETURN_STATES)
-		appendStringInfoString(sql, ", " OM_TEXT_OF("j.state"));
+		append_written(sql, query);
 }
 
 /*
@@ -334,8 +353,8 @@ append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		append_states(sql, query, shape);
 	if (OidIsValid(query.argument_type))
 	{
-		om_append_updatable(sql);
-		om_append_argument(sql, shape, query.argument_type);
+		om_updatable_append(sql);
+		om_argument_append(sql, shape, query.argument_type);
 	}
 	appendStringInfo(sql, " FROM %s AS j", shape->name);
 	om_conditions_append(sql, query.conditions, states ? NULL : verb_condition(query, shape));
@@ -360,8 +379,8 @@ append_survey(StringInfo sql, OmQuery query, const OmTableShape *shape)
 }
 
 /*
- * The types of the parameters: one of each condition, one of each column, and
- * those that note.
+ * The types of the parameters: one of each condition, one of each column, those
+ * that note, and the attempt of a run.
  */
 static void
 set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape)
@@ -376,6 +395,8 @@ set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape
 	}
 	for (int i = 0; query.step == OM_WRITE_NOTE && i < OM_N_NOTE_PARAMS; i++)
 		statement->param_types[statement->nparams++] = TIMESTAMPOID;
+	if (query.step == OM_RUN_ENDED)
+		statement->param_types[statement->nparams++] = INT4OID;
 }
 
 /*
@@ -412,7 +433,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 		case OM_GET:
 		case OM_READ:
 			appendStringInfoString(&sql, "SELECT ");
-			om_append_job_columns(&sql, shape, false);
+			om_job_columns_append(&sql, shape, false);
 			appendStringInfo(&sql, " FROM %s AS j", shape->name);
 			om_conditions_append(&sql, query.conditions, NULL);
 			if (query.conditions & OM_CONDITION_BIT(OM_LIMIT))
@@ -428,6 +449,14 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			appendStringInfo(&sql, "SELECT " JOB_ID ", j.state FROM %s AS j", shape->name);
 			om_conditions_append(&sql, query.conditions, NULL);
 			break;
+
+		case OM_RUN_ENDED:
+			appendStringInfo(&sql,
+							 "SELECT (" STATE_IS("executing")
+							 " AND j.attempt OPERATOR(pg_catalog.=) $2) IS NOT TRUE FROM %s AS j",
+							 shape->name);
+			om_conditions_append(&sql, query.conditions, NULL);
+			break;
 	}
 	statement->text = sql.data;
 }
@@ -438,7 +467,8 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 bool
 om_query_reads_only(OmQuery query)
 {
-	return query.step == OM_READ || query.step == OM_CANCELLED || query.step == OM_STATE;
+	return query.step == OM_READ || query.step == OM_CANCELLED || query.step == OM_RUN_ENDED ||
+		   query.step == OM_STATE;
 }
 
 /*

@@ -43,27 +43,34 @@ note_cancelled(TupleTableSlot *row, void *state)
 }
 
 /*
- * oban_job_cancelled(job_id bigint, prefix text) -> boolean
+ * oban_job_cancelled(job_id bigint, prefix text, attempt integer) -> boolean
  *		Should a worker that executes the job stop?  True once the job is
- *		cancelled or gone; false for NULL.
+ *		cancelled or gone; false for NULL.  With the attempt that the worker runs,
+ *		true as soon as that run is not the job's current one: the job is not
+ *		executing, or with another attempt.
  */
 PG_FUNCTION_INFO_V1(oban_job_cancelled);
 
 Datum
 oban_job_cancelled(PG_FUNCTION_ARGS)
 {
+	OmQuery query = {.step = OM_CANCELLED, .conditions = OM_BY_ID};
+	Datum params[2];
 	Oid jobs;
-	Datum id;
 	bool cancelled = true; /* when there is no row */
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
-	id = PG_GETARG_DATUM(0);
+	params[0] = PG_GETARG_DATUM(0);
+	if (!PG_ARGISNULL(2))
+	{
+		query.step = OM_RUN_ENDED;
+		params[1] = PG_GETARG_DATUM(2);
+	}
 	jobs = om_jobs_table_argument(fcinfo, 1, AccessShareLock);
 
 	SPI_connect();
-	om_query_run(jobs, (OmQuery){.step = OM_CANCELLED, .conditions = OM_BY_ID}, &id, note_cancelled,
-				 &cancelled);
+	om_query_run(jobs, query, params, note_cancelled, &cancelled);
 	SPI_finish();
 	PG_RETURN_BOOL(cancelled);
 }

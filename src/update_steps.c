@@ -10,6 +10,7 @@
 
 #include "lib/stringinfo.h"
 #include "port/pg_bitutils.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 /* How many job ids an error names */
@@ -47,9 +48,17 @@ om_update_mark_done(OmUpdate *update, int64 id)
 		update->renamed++;
 }
 
+static void
+list_job(StringInfo list, int count, int64 id)
+{
+	if (count < NAMED_JOBS)
+		appendStringInfo(list, "%s" INT64_FORMAT, count > 0 ? ", " : "", id);
+}
+
 /*
- * List the jobs of the step that are done, or those that are not, the first of
- * them in full, for a message.  Returns how many there are.
+ * List the jobs of the step that are done, or those that are not and those of
+ * later steps, the first of them in full, for a message.  Returns how many there
+ * are.
  */
 static int
 list_jobs(const OmUpdate *update, bool done, StringInfo list)
@@ -58,22 +67,20 @@ list_jobs(const OmUpdate *update, bool done, StringInfo list)
 
 	for (int i = 0; i < update->ids->count; i++)
 	{
-		if (update->done[i] != done)
-			continue;
-		if (count < NAMED_JOBS)
-			appendStringInfo(list, "%s" INT64_FORMAT, count > 0 ? ", " : "",
-							 om_job_ids_data(update->ids)[i]);
-		count++;
+		if (update->done[i] == done)
+			list_job(list, count++, om_job_ids_data(update->ids)[i]);
 	}
+	for (int i = 0; !done && update->later != NULL && i < update->later->count; i++)
+		list_job(list, count++, om_job_ids_data(update->later)[i]);
 	if (count > NAMED_JOBS)
 		appendStringInfo(list, " and %d more", count - NAMED_JOBS);
 	return count;
 }
 
 /*
- * What went wrong did so at one of the jobs that are not done.  Where they are
- * worked on in id order, as an index scan of a plain table does, it is the
- * first.  Triggers that fire after the statement may fail at any of them.
+ * What went wrong did so at one of the jobs of the step that are not done.  Where
+ * they are worked on in id order, as an index scan of a plain table does, it is
+ * the first.  Triggers that fire after the statement may fail at any of them.
  *
  * The ids that an application's trigger comes with are out of a column that the
  * caller may have no right to read, and of jobs that may be hidden, so only
@@ -221,12 +228,31 @@ om_update_returns(const OmUpdate *update)
 {
 	if (update->result != NULL)
 		return OM_RETURN_JOBS;
-	return update->outcomes != NULL ? OM_RETURN_STATES : OM_RETURN_QUEUES;
+	return update->outcomes != NULL ? OM_RETURN_STATES : OM_RETURN_WRITTEN;
 }
 
 /*
- * Take a job into the result, and wake its queue if the update made it
- * available.  An OmRowCallback, whose state begins with an OmUpdate.
+ * Wake the queue of a job that was written and is available, if the step put it
+ * into that queue, or if it was scheduled and is due now.
+ */
+static void
+wake_queue(OmUpdate *update, TupleTableSlot *row, int64 id)
+{
+	bool isnull;
+
+	if ((update->columns & OM_COLUMN_BIT(OM_QUEUE)) == 0 && !update->was_scheduled &&
+		om_job_ids_find(&update->due, id) < 0)
+		return;
+	if (update->result == NULL)
+		om_signal_wake(&update->signals, row, OM_WRITTEN_QUEUE);
+	else if (strcmp(TextDatumGetCString(slot_getattr(row, OM_JOB_STATE, &isnull)), "available") ==
+			 0)
+		om_signal_wake(&update->signals, row, OM_JOB_QUEUE);
+}
+
+/*
+ * Take a job into the result, and wake its queue if there is work in it now.  An
+ * OmRowCallback, whose state begins with an OmUpdate.
  */
 void
 om_update_put_job(TupleTableSlot *row, void *state)
@@ -240,9 +266,7 @@ om_update_put_job(TupleTableSlot *row, void *state)
 		om_job_result_put(row, update->result);
 	if (update->outcomes != NULL)
 		om_outcomes_written(update->outcomes, row);
-	if (update->was_scheduled || om_job_ids_find(&update->due, id) >= 0)
-		om_signal_wake(&update->signals, row,
-					   update->result != NULL ? OM_JOB_QUEUE : OM_WRITTEN_QUEUE);
+	wake_queue(update, row, id);
 }
 
 StaticAssertDecl(OM_JOB_ID == OM_WRITTEN_ID, "om_update_put_job takes either");
@@ -268,6 +292,7 @@ om_update_begin_step(OmUpdate *update, OmQuery query, const Datum *values, Datum
 
 	memset(update->done, false, update->ids->count);
 	update->renamed = 0;
+	update->columns = query.columns;
 	return query;
 }
 

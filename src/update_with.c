@@ -61,7 +61,8 @@ typedef struct WithUpdate
 	TupleTableSlot *row;
 	CommandId read_at;
 
-	OmJobChanges changes; /* to write */
+	OmJobChanges changes; /* to write, */
+	OmJobChanges taken;	  /* and those of them that the running statement writes */
 	OmJobIds unchanged;	  /* jobs that are asked for as they are */
 } WithUpdate;
 
@@ -196,36 +197,6 @@ get_row(WithUpdate *with, int i)
 	return seek_row(with, i);
 }
 
-/*
- * Write the changes that have been collected.
- */
-static void
-write_changes(WithUpdate *with)
-{
-	Datum values[OM_N_UPDATE_COLUMNS];
-
-	if (with->changes.ids.count > 0)
-	{
-		om_job_changes_values(&with->changes, values);
-		with->update.ids = &with->changes.ids;
-		om_update_step(&with->update,
-					   (OmQuery){.step = OM_WRITE_EACH,
-								 .columns = with->changes.columns,
-								 .returns = om_update_returns(&with->update)},
-					   values, om_update_put_job, with);
-	}
-	if (with->unchanged.count > 0)
-	{
-		with->update.ids = &with->unchanged;
-		om_update_step(&with->update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, with);
-		om_update_drop_missing(&with->update);
-	}
-
-	om_job_changes_clear(&with->changes);
-	with->unchanged.count = 0;
-	with->update.due.count = 0;
-}
-
 static void
 mark_untouched(TupleTableSlot *row, void *state)
 {
@@ -241,9 +212,9 @@ mark_untouched(TupleTableSlot *row, void *state)
 }
 
 /*
- * Raise an error if a callable has written to earlier jobs whose own changes are
- * collected: those would overwrite it.  It may have changed their states, so they
- * are looked at again.
+ * Raise an error if a callable, or a trigger, has written to jobs whose own
+ * changes are collected: those would overwrite it.  It may have changed their
+ * states, so they are looked at again.
  */
 static void
 check_untouched(WithUpdate *with)
@@ -267,6 +238,49 @@ check_untouched(WithUpdate *with)
 					 errhint("Let the callable return what is to change, or update one job at a "
 							 "time.")));
 	}
+}
+
+/*
+ * Write the changes that have been collected: a statement for each set of columns
+ * that jobs named.  A trigger of one may write to the jobs of the next.
+ */
+static void
+write_by_columns(WithUpdate *with)
+{
+	while (with->changes.ids.count > 0)
+	{
+		Datum values[OM_N_UPDATE_COLUMNS];
+		CommandId command;
+		OmQuery query = {.step = OM_WRITE_EACH, .returns = om_update_returns(&with->update)};
+
+		query.columns = om_job_changes_take(&with->changes, &with->taken);
+		om_job_changes_values(&with->taken, values);
+		with->update.ids = &with->taken.ids;
+		with->update.later = &with->changes.ids;
+		CommandCounterIncrement();
+		command = GetCurrentCommandId(false);
+		om_update_step(&with->update, query, values, om_update_put_job, with);
+		with->update.later = NULL;
+		/* The statement itself was one command. */
+		if (GetCurrentCommandId(false) > command + 1)
+			check_untouched(with);
+		om_job_changes_clear(&with->taken);
+	}
+	om_job_changes_clear(&with->changes);
+}
+
+static void
+write_changes(WithUpdate *with)
+{
+	write_by_columns(with);
+	if (with->unchanged.count > 0)
+	{
+		with->update.ids = &with->unchanged;
+		om_update_step(&with->update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, with);
+		om_update_drop_missing(&with->update);
+	}
+	with->unchanged.count = 0;
+	with->update.due.count = 0;
 }
 
 /*
@@ -411,6 +425,7 @@ om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state, bool
 	om_job_ids_init(&with.locked, BATCH_SIZE);
 	om_job_ids_init(&with.read, BATCH_SIZE);
 	om_job_changes_init(&with.changes, BATCH_SIZE);
+	om_job_changes_init(&with.taken, BATCH_SIZE);
 	om_job_ids_init(&with.unchanged, 0);
 	with.update.ids = &with.read;
 	with.row = MakeSingleTupleTableSlot(kept_desc(callable), &TTSOpsMinimalTuple);
@@ -441,78 +456,4 @@ om_next_of_list(void *state, bool anew, int64 *id, NullableDatum *context)
 	*id = om_job_ids_data(list->ids)[list->next++];
 	*context = list->context;
 	return true;
-}
-
-/*
- * What the SQL entry points have in common: the callable and its context are
- * the arguments after the job.
- */
-static Datum
-update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
-{
-	OmJobList list = {.ids = ids, .context.isnull = PG_ARGISNULL(2)};
-	OmJobResult result;
-	OmCallable *callable;
-
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("callable must not be null"),
-				 errhint("Pass the name of a function that takes the job and returns the "
-						 "changes as jsonb.")));
-	callable = om_callable_prepare(fcinfo, PG_GETARG_OID(1), jobs);
-	/* Detoasted here, and not at each call. */
-	if (!list.context.isnull)
-		list.context.value = JsonbPGetDatum(PG_GETARG_JSONB_P(2));
-
-	om_job_result_init(&result, fcinfo);
-	if (ids->count > 0)
-		om_update_with(jobs, callable, om_next_of_list, &list, false, &result);
-	return om_job_result_return(&result, fcinfo);
-}
-
-/*
- * oban_update_job_with(job_id bigint, callable regproc, context jsonb, prefix text) -> oban_job
- * oban_update_job_with(job record, callable regproc, context jsonb) -> oban_job
- * oban_update_job_with(job_ids bigint[], callable regproc, context jsonb, prefix text),
- * oban_update_many_jobs_with(job_ids bigint[], callable regproc, context jsonb, prefix text)
- *		-> setof oban_job
- *		Update each job with the changes that the callable returns for it, NULL
- *		for none; returns the jobs, in id order.  A NULL job or array is nothing
- *		to do, and NULL ids are passed over.
- *
- * Errors: a NULL callable (22004); those of om_callable_prepare,
- * om_jobs_table_by_prefix and om_job_argument; a job does not exist, or its
- * callable deleted it (P0002); those of om_changes_check for what the callable
- * returns; too few max_attempts for the attempts already made (22023); and what
- * the callable and the table themselves raise.
- */
-PG_FUNCTION_INFO_V1(oban_update_job_with_by_id);
-PG_FUNCTION_INFO_V1(oban_update_job_with_by_record);
-PG_FUNCTION_INFO_V1(oban_update_jobs_with);
-
-Datum
-oban_update_job_with_by_id(PG_FUNCTION_ARGS)
-{
-	OmJobIds ids;
-	Oid jobs = om_id_argument(fcinfo, 3, &ids);
-
-	return update_and_return(fcinfo, jobs, &ids);
-}
-
-Datum
-oban_update_job_with_by_record(PG_FUNCTION_ARGS)
-{
-	OmJobIds ids;
-	Oid jobs = om_record_argument(fcinfo, &ids);
-
-	return update_and_return(fcinfo, jobs, &ids);
-}
-
-Datum
-oban_update_jobs_with(PG_FUNCTION_ARGS)
-{
-	OmJobIds ids;
-	Oid jobs = om_ids_argument(fcinfo, 3, &ids);
-
-	return update_and_return(fcinfo, jobs, &ids);
 }

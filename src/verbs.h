@@ -15,7 +15,7 @@ typedef struct OmOutcome
 	const char *new_state; /* NULL: there is none */
 	bool applies;		   /* does the verb act on the job? */
 	bool spent;			   /* it would, had the job not made so many attempts; retry */
-	bool written;
+	bool done;			   /* does the row that was written say so? */
 } OmOutcome;
 
 typedef struct OmOutcomes
@@ -40,13 +40,13 @@ typedef struct OmVerbName
 
 extern const OmVerbName om_verb_names[OM_N_VERBS];
 
-/* Retried jobs' times to run, by the place of their ids between two others */
+/* Retried jobs' times to run, by their rank in id order */
 typedef struct OmSpread
 {
 	TimestampTz start;
 	double length; /* microseconds */
-	int64 lowest;
-	int64 highest;
+	int64 total;   /* jobs that the times are spread over */
+	int64 rank;	   /* of the call's first job: how many came before it */
 } OmSpread;
 
 typedef struct OmCall
@@ -86,8 +86,10 @@ typedef struct OmUpdate
 	OmJobResult *result;	  /* NULL: nobody asks for the jobs */
 	OmOutcomes *outcomes;	  /* NULL: nobody asks what becomes of each */
 	const OmChanges *changes; /* to make to each of the jobs; of om_update_same */
+	OmColumnSet columns;	  /* that the running step writes */
 	OmJobIds *ids;			  /* of the running step; distinct, in order */
 	bool *done;				  /* for each of them: has the step done it? */
+	const OmJobIds *later;	  /* jobs that a later step will write; NULL: none */
 	int renamed;			  /* how many were done that have another id since, by a trigger */
 	OmJobIds due;			  /* jobs to write that were scheduled and are due now, */
 	bool was_scheduled;		  /* or, when they are not looked at first: the one just written */
@@ -135,17 +137,17 @@ extern Jsonb *om_callable_call(OmCallable *callable, Datum job, NullableDatum co
 
 typedef struct OmJobChanges
 {
-	OmJobIds ids;		 /* in ascending order */
-	OmChanges *each;	 /* the changes of each of them */
-	uint64 *hashes;		 /* of what may be updated, when its callable was called */
-	OmColumnSet columns; /* that any of them names */
+	OmJobIds ids;	 /* in ascending order */
+	OmChanges *each; /* the changes of each of them */
+	uint64 *hashes;	 /* of what may be updated, when its callable was called */
 	MemoryContext context;
 } OmJobChanges;
 
 extern void om_job_changes_init(OmJobChanges *changes, int capacity);
 extern void om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added,
 							   uint64 hash);
-extern void om_job_changes_values(OmJobChanges *changes, Datum *values);
+extern OmColumnSet om_job_changes_take(OmJobChanges *changes, OmJobChanges *taken);
+extern void om_job_changes_values(const OmJobChanges *changes, Datum *values);
 extern void om_job_changes_clear(OmJobChanges *changes);
 
 /* ---- update_with.c: updating jobs by a callable ---- */

@@ -41,7 +41,7 @@ my $session = open_session($standby);
 # Reads, more often than a plan is made for its values.
 my %given = (
 	'oban_get_job(bigint,text)' => '2|executing',
-	'oban_job_cancelled(bigint,text)' => 'f|t',
+	'oban_job_cancelled(bigint,text,integer)' => 'f|t',
 	'oban_all_jobs(jsonb,integer,text)' => "1|available\n2|executing");
 for my $read (calls_of('reads'))
 {

@@ -143,7 +143,7 @@ sub application_works
 
 my %reads = (
 	'oban_get_job(bigint,text)' => 'SELECT id, state FROM oban_get_job(2)',
-	'oban_job_cancelled(bigint,text)' => 'SELECT oban_job_cancelled(2), oban_job_cancelled(5)',
+	'oban_job_cancelled(bigint,text,integer)' => 'SELECT oban_job_cancelled(2), oban_job_cancelled(5)',
 	'oban_all_jobs(jsonb,integer,text)' =>
 	  q(SELECT id, state FROM oban_all_jobs('{"queue": "mail"}', 2)));
 
