@@ -271,7 +271,7 @@ DROP TRIGGER keep_or_free ON ex14.oban_jobs;
 SELECT id, state,
 	round(extract(epoch FROM scheduled_at - min(scheduled_at) OVER ()) / 3600, 3) AS hours
 FROM ex14.oban_jobs ORDER BY id;
--- A batch that is tried again has the same times.
+-- A batch that is tried again, because its commit failed, has the same times.
 UPDATE ex14.oban_jobs SET state = 'discarded';
 CREATE SEQUENCE tools.spread_tries;
 CREATE FUNCTION tools.lose_spread() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -279,10 +279,10 @@ BEGIN
 	IF nextval('tools.spread_tries') = 1 THEN
 		RAISE serialization_failure;
 	END IF;
-	RETURN NEW;
+	RETURN NULL;
 END $$;
-CREATE TRIGGER lose_spread BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW WHEN (OLD.id = 1000004)
-	EXECUTE FUNCTION tools.lose_spread();
+CREATE CONSTRAINT TRIGGER lose_spread AFTER UPDATE ON ex14.oban_jobs DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW WHEN (OLD.id = 1000004) EXECUTE FUNCTION tools.lose_spread();
 CALL oban_retry_in_batches('{"all": true}', 2, '0', '5 hours', 'ex14');
 DROP TRIGGER lose_spread ON ex14.oban_jobs;
 SELECT id, state,
