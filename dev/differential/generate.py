@@ -10,6 +10,7 @@ STATES = ['available', 'scheduled', 'executing', 'retryable', 'completed', 'disc
           'suspended']
 QUEUES = ['default', 'mail', 'Ünï "q"', "o'clock\\", 'tab\there']
 WORKERS = ['App.Worker', 'App.Mailer', "It's"]
+WHIMS = ['Keeps', 'Waits', 'Hurries']  # workers whose jobs a trigger gives another state
 TAGS = ['a', 'b', 'urgent', 'New', 'é', '', 'ÀÉ', 'İsIı', 'ΑΣ', 'ẞŸ', 'Ⱥ', 'ЖＦ', '\U00010400']
 PAST = ['2024-01-02 03:04:05.678901', '2024-02-29 00:00:00', '1999-12-31 23:59:59.999999']
 FUTURE = ['2099-01-02 00:00:00', '2150-06-07 08:09:10.5']
@@ -60,7 +61,8 @@ class Generator:
         errors = [{'at': '2024-01-03T00:00:00Z', 'attempt': 1, 'error': 'oops'}][:rng.randint(0, 1)]
         job = {
             'id': job_id, 'state': rng.choice(self.states), 'queue': rng.choice(QUEUES),
-            'worker': rng.choice(WORKERS), 'attempt': attempt, 'max_attempts': most,
+            'worker': rng.choice(WHIMS if self.chance(0.15) else WORKERS),
+            'attempt': attempt, 'max_attempts': most,
             'priority': rng.randint(0, 3), 'args': rng.choice(OBJECTS), 'meta': rng.choice(OBJECTS),
             'tags': sorted(set(self.some(TAGS, 0))), 'errors': errors,
             'attempted_by': self.some(['node-1', 'b'], 0, 2),
@@ -271,11 +273,14 @@ class Generator:
         ids = self.rng.sample(range(1, 3000), 1200)
         self.parts = {}
         calls = []
-        for name in self.rng.sample(['tag', 'tag_row', 'later', 'merge', 'nothing'], number):
+        for name in self.rng.sample(['tag', 'tag_row', 'later', 'merge', 'nothing', 'pick'], number):
             array = self.part('ids', Ids(ids))
+            # Each job its own changes, and so its own set of columns
+            context = {str(i): self.changes(False) for i in ids} if name == 'pick' else {}
+            context = self.part(f'context of {name}', Json(context))
             calls.append(Call(*self.both('update_with many',
                 f"SELECT * FROM @m.oban_update_many_jobs_with({array}, '@t.{name}'::regproc, "
-                "context => '{}')"), self.parts, {}))
+                f"context => {context})"), self.parts, {}))
         return [self.job(i) for i in ids], calls
 
     def call(self, jobs):
@@ -386,8 +391,10 @@ class Generator:
         if self.chance(0.5):
             form = self.rng.choice(['SELECT * FROM {}', 'SELECT {} AS v'])
             return self.both('get', form.format(f'@m.oban_get_job({target}{self.prefix()})'))
+        attempt = self.part('attempt', Option(self.rng.choice(
+            ['', '', *(f', attempt => {n}' for n in ('NULL', 0, 1, 2, 3, 20, -1, 32768))])))
         return self.both('job_cancelled',
-                         f'SELECT @m.oban_job_cancelled({target}{self.prefix()}) AS v')
+                         f'SELECT @m.oban_job_cancelled({target}{self.prefix()}{attempt}) AS v')
 
     def call_batches(self, _, __):
         rng = self.rng

@@ -64,7 +64,7 @@ BEGIN
 	END LOOP;
 END $$;
 
--- A retried job's time is spread by the place of its id between the lowest and the highest.
+-- A retried job's time is spread by its rank in id order among those found at the start.
 CREATE PROCEDURE model.oban_retry_in_batches(filter jsonb, batch_size integer DEFAULT 10000,
 	pause interval DEFAULT '0', spread interval DEFAULT '0', prefix text DEFAULT NULL,
 	INOUT affected bigint DEFAULT NULL)
@@ -73,23 +73,21 @@ DECLARE
 	start timestamptz := clock_timestamp();
 	batches jsonb;
 	batch jsonb;
-	lowest bigint;
-	highest bigint;
+	total bigint;
+	before bigint := 0;
 	job_id bigint;
-	at timestamp;
 BEGIN
 	PERFORM model.refuse_any(model.wrong_size(batch_size), model.wrong_interval(pause),
 		model.wrong_interval(spread), model.wrong_filter(filter));
 	affected := 0;
 	batches := (SELECT jsonb_agg(ids) FROM model.batches('retry', filter, batch_size, prefix));
-	SELECT min(id), max(id) INTO lowest, highest FROM unnest(model.numbers(batches)) id;
+	total := cardinality(model.numbers(batches));
 	COMMIT;
 	FOR batch IN SELECT * FROM jsonb_array_elements(batches) LOOP
 		FOREACH job_id IN ARRAY model.numbers(batch) LOOP
-			at := timezone('UTC', start + spread * coalesce(
-				(job_id::float8 - lowest) / nullif(highest::float8 - lowest, 0), 0));
-			-- A job whose time is to come is not there for the workers yet, whom nobody wakes then.
-			affected := affected + model.change('retry', job_id, at)::integer;
+			affected := affected + model.change('retry', job_id, timezone('UTC',
+				start + spread * coalesce(before::float8 / nullif(total - 1, 0), 0)))::integer;
+			before := before + 1;
 		END LOOP;
 		COMMIT;
 	END LOOP;

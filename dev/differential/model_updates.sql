@@ -140,8 +140,11 @@ BEGIN
 	IF changes ? 'tags' THEN
 		UPDATE twin.oban_jobs SET tags = model.tags(changes -> 'tags') WHERE id = job_id;
 	END IF;
-	IF old.state = 'scheduled' AND at <= timezone('UTC', now()) THEN
-		PERFORM model.wake(queue) FROM twin.oban_jobs WHERE id = job_id;
+	IF changes ? 'queue' OR (old.state = 'scheduled' AND at <= timezone('UTC', now())) THEN
+		PERFORM model.wake(queue) FROM twin.oban_jobs WHERE id = job_id AND state = 'available';
+	END IF;
+	IF changes ? 'queue' THEN
+		PERFORM differ.note_moved('differ.to_move', job_id);
 	END IF;
 END $$;
 
@@ -278,6 +281,8 @@ CREATE FUNCTION model.oban_manage_jobs(action text, job_ids bigint[], changes js
 	dry_run boolean DEFAULT false, prefix text DEFAULT NULL)
 RETURNS TABLE (job_id bigint, outcome text, old_state text, new_state text, reason text)
 LANGUAGE plpgsql AS $$
+DECLARE
+	spent boolean;
 BEGIN
 	IF action IS NULL OR dry_run IS NULL OR (action = 'update' AND changes IS NULL) THEN
 		PERFORM model.refuse('22004');
@@ -291,6 +296,11 @@ BEGIN
 	END IF;
 	BEGIN
 		FOR job_id IN SELECT * FROM model.ids(job_ids) LOOP
+			IF dry_run THEN
+				-- It does not see what a trigger wants.
+				PERFORM set_config('differ.whims', 'off', true);
+			END IF;
+			spent := (SELECT model.is_spent(j) FROM twin.oban_jobs j WHERE id = job_id);
 			SELECT state INTO old_state FROM twin.oban_jobs WHERE id = job_id;
 			IF old_state IS NULL THEN
 				outcome := 'not_found';
@@ -317,9 +327,12 @@ BEGIN
 					format('schema "%s" has no such job', current_setting('differ.prefix'))
 				WHEN 'updated' THEN 'jobs in any state are updated'
 				WHEN 'ignored' THEN CASE
-					WHEN action = 'retry' AND old_state NOT IN ('available', 'executing')
+					WHEN action = 'retry' AND spent AND old_state NOT IN ('available', 'executing')
 						THEN 'the job has made as many attempts as max_attempts can hold'
-					ELSE format('%s jobs are not %s', old_state, CASE action
+					ELSE format(CASE WHEN model.fate(action, old_state) IS NULL
+						THEN '%s jobs are not %s'
+						ELSE 'a trigger or policy of the table kept the job from being %2$s' END,
+						old_state, CASE action
 						WHEN 'cancel' THEN 'cancelled' WHEN 'retry' THEN 'retried' ELSE 'deleted' END) END
 				ELSE format('%s jobs are %s', old_state, outcome) || CASE WHEN action = 'cancel'
 					AND old_state = 'executing' AND model.notifies() AND octet_length(

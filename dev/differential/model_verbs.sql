@@ -88,38 +88,45 @@ BEGIN
 	RETURN timezone('UTC', greatest(scheduled_at, now()));
 END $$;
 
--- One job that may be in any state: whether it changed. "at" is when a retried job is to run, which is
--- after its last run began in any case.
+-- What a verb makes of a job in this state.
+CREATE FUNCTION model.fate(verb text, old_state text) RETURNS text LANGUAGE sql AS $$
+	SELECT CASE verb WHEN 'cancel' THEN cancel WHEN 'retry' THEN retry ELSE delete END
+	FROM model.fates WHERE state = old_state
+$$;
+
+-- One job that may be in any state: whether it is as the verb would have it afterwards, for a trigger
+-- of the table may have its own will. "at" is when a retried job is to run, which
+-- is after its last run began in any case.
 CREATE FUNCTION model.change(verb text, job_id bigint, at timestamp DEFAULT timezone('UTC', now()))
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
 	waits boolean := at > timezone('UTC', now());
-	fate text;
 	old twin.oban_jobs;
+	made text;
 BEGIN
 	SELECT * INTO old FROM twin.oban_jobs WHERE id = job_id;
-	SELECT CASE verb WHEN 'cancel' THEN f.cancel WHEN 'retry' THEN f.retry ELSE f.delete END
-		INTO fate FROM model.fates f WHERE f.state = old.state::text;
-	IF fate IS NULL OR (verb = 'retry' AND model.is_spent(old)) THEN
+	IF model.fate(verb, old.state::text) IS NULL OR (verb = 'retry' AND model.is_spent(old)) THEN
 		RETURN false;
 	ELSIF verb = 'cancel' THEN
 		UPDATE twin.oban_jobs SET state = 'cancelled', cancelled_at = timezone('UTC', now())
-			WHERE id = job_id;
-		IF old.state = 'executing' THEN
+			WHERE id = job_id RETURNING state INTO made;
+		IF made = 'cancelled' AND old.state = 'executing' THEN
 			PERFORM model.tell('signal', '{"action":"pkill","job_id":' || job_id || '}');
 		END IF;
+		RETURN made = 'cancelled';
 	ELSIF verb = 'retry' THEN
-		UPDATE twin.oban_jobs SET state = 'available',
-				scheduled_at = greatest(at, attempted_at + interval '1 microsecond'),
-				max_attempts = greatest(max_attempts, attempt + 1), completed_at = NULL, cancelled_at = NULL, discarded_at = NULL
-			WHERE id = job_id;
+		UPDATE twin.oban_jobs SET scheduled_at = greatest(at, attempted_at + interval '1 microsecond'),
+				max_attempts = greatest(max_attempts, attempt + 1),
+				state = CASE WHEN waits THEN 'scheduled' WHEN NOT waits THEN 'available' ELSE state END,
+				completed_at = NULL, cancelled_at = NULL, discarded_at = NULL
+			WHERE id = job_id RETURNING state INTO made;
 		UPDATE twin.oban_jobs SET meta = meta || '{"uniq_bmp": []}'
 			WHERE id = job_id AND jsonb_typeof(meta) = 'object' AND meta ? 'uniq_bmp';
-		IF waits THEN
-			UPDATE twin.oban_jobs SET state = 'scheduled' WHERE id = job_id;
-		ELSE
+		-- A job whose time is to come is not there for the workers yet, whom nobody wakes then.
+		IF made = 'available' THEN
 			PERFORM model.wake(old.queue);
 		END IF;
+		RETURN made = 'available' OR (waits AND made = 'scheduled');
 	ELSE
 		DELETE FROM twin.oban_jobs WHERE id = job_id;
 	END IF;
@@ -213,12 +220,15 @@ BEGIN
 	RETURN model.job(job_id);
 END $$;
 
-CREATE FUNCTION model.oban_job_cancelled(job_id bigint, prefix text DEFAULT NULL)
+CREATE FUNCTION model.oban_job_cancelled(job_id bigint, prefix text DEFAULT NULL,
+	attempt integer DEFAULT NULL)
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
 	IF job_id IS NULL THEN
 		RETURN false;
 	END IF;
 	PERFORM model.check_prefix(prefix);
-	RETURN NOT EXISTS (SELECT FROM twin.oban_jobs WHERE id = job_id AND state <> 'cancelled');
+	RETURN NOT EXISTS (SELECT FROM twin.oban_jobs j WHERE j.id = job_id
+		AND CASE WHEN oban_job_cancelled.attempt IS NULL THEN j.state <> 'cancelled'
+			ELSE j.state = 'executing' AND j.attempt = oban_job_cancelled.attempt END);
 END $$;

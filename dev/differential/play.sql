@@ -8,6 +8,39 @@ CREATE TABLE twin.oban_jobs (LIKE :"schema".oban_jobs INCLUDING DEFAULTS INCLUDI
 	PRIMARY KEY (id));
 CREATE SCHEMA differ;
 
+-- ---- triggers of the jobs, which have their own will
+
+-- Some workers' jobs do not take the state that they are given: they keep theirs, wait, or are
+-- available at once.
+CREATE FUNCTION differ.whim() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.state <> OLD.state AND current_setting('differ.whims', true) IS DISTINCT FROM 'off' THEN
+		NEW.state := CASE OLD.worker WHEN 'Keeps' THEN OLD.state::text WHEN 'Waits' THEN 'scheduled'
+			ELSE 'available' END;
+	END IF;
+	RETURN NEW;
+END $$;
+SELECT format($q$
+CREATE TRIGGER whim BEFORE UPDATE ON %I.oban_jobs FOR EACH ROW
+	WHEN (OLD.worker IN ('Keeps', 'Waits', 'Hurries')) EXECUTE FUNCTION differ.whim()
+$q$, home) FROM unnest(ARRAY[:'schema', 'twin']) home \gexec
+
+-- The jobs whose queue was written, in a setting, for a trigger that writes would be seen.
+CREATE FUNCTION differ.note_moved(name text, job_id bigint) RETURNS void LANGUAGE sql AS $$
+	SELECT set_config(name, concat_ws(',', nullif(current_setting(name, true), ''), job_id), false)
+$$;
+CREATE FUNCTION differ.moved(name text) RETURNS bigint[] LANGUAGE sql AS $$
+	SELECT ARRAY(SELECT DISTINCT id::bigint
+		FROM unnest(string_to_array(nullif(current_setting(name, true), ''), ',')) id ORDER BY 1)
+$$;
+CREATE FUNCTION differ.moves() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM differ.note_moved('differ.moved', NEW.id);
+	RETURN NEW;
+END $$;
+SELECT format('CREATE TRIGGER zz_moves BEFORE UPDATE OF queue ON %I.oban_jobs FOR EACH ROW
+	EXECUTE FUNCTION differ.moves()', :'schema') \gexec
+
 -- ---- callables, in both schemas under the same names
 
 CREATE PROCEDURE differ.make_callables(home text) LANGUAGE plpgsql AS $do$
@@ -117,6 +150,8 @@ CREATE FUNCTION differ.rows() RETURNS jsonb LANGUAGE sql AS $$
 		'wanted', (SELECT jsonb_agg(to_jsonb(j) ORDER BY j.id) FROM twin.oban_jobs j),
 		'got calls', (SELECT jsonb_agg(to_jsonb(c) - 'n' ORDER BY n) FROM differ.calls c),
 		'wanted calls', (SELECT jsonb_agg(to_jsonb(c) - 'n' ORDER BY n) FROM twin.calls c),
+		'got moved', differ.moved('differ.moved'),
+		'wanted moved', differ.moved('differ.to_move'),
 		'got others', differ.others(),
 		'wanted others', (SELECT jobs FROM differ.others_at_first))
 $$;
@@ -127,6 +162,7 @@ CREATE FUNCTION differ.rows_agree() RETURNS boolean LANGUAGE sql AS $$
 		AND (SELECT jsonb_agg(jsonb_build_array(job, context) ORDER BY n) FROM differ.calls)
 			IS NOT DISTINCT FROM
 			(SELECT jsonb_agg(jsonb_build_array(job, context) ORDER BY n) FROM twin.calls)
+		AND differ.moved('differ.moved') = differ.moved('differ.to_move')
 		AND differ.others() = (SELECT jobs FROM differ.others_at_first)
 $$;
 
@@ -171,6 +207,7 @@ BEGIN
 		OR (g.code = 'P0002' AND w.code = 'P0002' AND strpos(g.message, w.message) = 0) THEN
 		differs := differ.rows() || jsonb_build_object('got result', g, 'wanted result', w);
 	END IF;
+	PERFORM set_config('differ.moved', '', false), set_config('differ.to_move', '', false);
 	PERFORM pg_notify('done', '');
 END $$;
 

@@ -51,7 +51,7 @@ def difference(differs):
     """Only what is not the same on both sides."""
     differs = dict(differs)
     lines = []
-    for what in ('', ' calls', ' result', ' notifications', ' others'):
+    for what in ('', ' calls', ' result', ' notifications', ' moved', ' others'):
         got, wanted = differs.get('got' + what), differs.get('wanted' + what)
         if not what:
             what = ' jobs'

@@ -21,6 +21,15 @@ CREATE PROCEDURE fuzz.fill(jobs bigint) LANGUAGE sql AS $$
 	ANALYZE jobs.oban_jobs;
 $$;
 
+-- A job that keeps its state, whatever is done to it.
+CREATE FUNCTION fuzz.keep() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	NEW.state := OLD.state;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER keep BEFORE UPDATE ON jobs.oban_jobs FOR EACH ROW WHEN (OLD.id = 5)
+	EXECUTE FUNCTION fuzz.keep();
+
 -- Runs "call" once for each input, which it finds as $1 (text), and takes back what it did. Gives how
 -- often each SQLSTATE came, and the first input that came to what must not be: an error that is not
 -- allowed, or without a text. An input that fails in the same way without the call, while "conversion"
@@ -148,6 +157,10 @@ CREATE FUNCTION callables.give_row(job jobs.oban_jobs, context jsonb) RETURNS js
 	RETURN context;
 CREATE FUNCTION callables.give_json(job jsonb, context jsonb) RETURNS jsonb LANGUAGE sql
 	RETURN context;
+-- Each job other columns
+CREATE FUNCTION callables.some(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql
+	RETURN CASE jsonb_typeof(context) WHEN 'object'
+		THEN context - (ARRAY['args', 'queue', 'tags', 'schedule_in'])[job.id] ELSE context END;
 CREATE FUNCTION callables.one(job oban_job) RETURNS jsonb LANGUAGE sql
 	RETURN jsonb_build_object('meta', job.args, 'tags', job.tags, 'scheduled_at', job.inserted_at);
 CREATE FUNCTION callables.one_row(job jobs.oban_jobs) RETURNS jsonb LANGUAGE sql

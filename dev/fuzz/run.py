@@ -58,6 +58,7 @@ KINDS = {
         """SELECT public.oban_update_all_jobs('{"all": true}', {input}, {limit})""",
         "SELECT public.oban_update_job(j, {input}) FROM jobs.oban_jobs j",
         "SELECT FROM public.oban_update_many_jobs_with('{1,3,5}', 'callables.give', {input})",
+        "SELECT FROM public.oban_update_many_jobs_with('{1,2,3,4,5}', 'callables.some', {input})",
         "SELECT public.oban_update_job_with(6, 'callables.give_row', {input})",
         "SELECT public.oban_update_job_with(j, 'callables.give_json', {input}) FROM jobs.oban_jobs j"]),
     'filter': Kind(280, ['$1::jsonb'], JSON, [
@@ -72,7 +73,9 @@ KINDS = {
         'SELECT public.oban_delete_many_jobs({input})',
         """SELECT public.oban_update_job({input}, '{"priority": 1}')""",
         "SELECT FROM public.oban_update_many_jobs_with({input}, 'callables.give', '{}')",
-        "SELECT FROM public.oban_manage_jobs('retry', {input})"]),
+        "SELECT FROM public.oban_manage_jobs('retry', {input})",
+        'SELECT public.oban_job_cancelled(i, attempt => (i % 100000)::integer) '
+        'FROM unnest({input}) i']),
     'later': Kind(20, ['$1::timestamptz'], '22008|22023', [
         'SELECT public.oban_retry_job(4, scheduled_at => {input})',
         "SELECT public.oban_retry_many_jobs('{2,4,6,7,99}', NULL, {input})",
