@@ -164,6 +164,8 @@ async function update(client) {
   same(await value(client, query, [first]), "slow", "get: needs no cast");
   query = "SELECT oban_job_cancelled($1)";
   same(await value(client, query, [third]), false, "cancelled: not yet, and needs no cast");
+  const run = "SELECT oban_job_cancelled($1, attempt => $2)";
+  same(await value(client, run, [third, 1]), true, "cancelled: it does not run with that attempt");
   await client.query("SELECT oban_cancel_many_jobs($1)", [[third]]);
   same(await value(client, query, [third]), true, "cancelled: it is");
 

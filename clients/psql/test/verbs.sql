@@ -205,6 +205,7 @@ ROLLBACK;
 SELECT pg_temp.same(:'changed', 't', 'in a transaction: changed');
 SELECT pg_temp.same((oban_get_job(1)).state, 'executing', 'rolled back: as it was');
 SELECT pg_temp.same(oban_job_cancelled(1)::text, 'false', 'rolled back: not cancelled');
+SELECT pg_temp.same(oban_job_cancelled(1, attempt => 99)::text, 'true', 'another run is not its own');
 \set ON_ERROR_ROLLBACK on
 BEGIN;
 SELECT oban_cancel_job(1) AS changed, oban_retry_many_jobs('{17, 18}') AS retried \gset

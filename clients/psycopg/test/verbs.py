@@ -164,6 +164,8 @@ def update(connection):
     connection.execute("SELECT oban_cancel_job(%s)", (third,))
     same(value(connection, "SELECT oban_job_cancelled(%s)", (third,)), True, "cancelled: it is")
     same(value(connection, "SELECT oban_job_cancelled(%s)", (0,)), True, "cancelled: it is gone")
+    query = "SELECT oban_job_cancelled(%s, attempt => %s)"
+    same(value(connection, query, (first, 1)), True, "cancelled: it does not run with that attempt")
 
     # Text for the changes will do, for there is only jsonb to choose.
     changes = '{"worker": "Sender"}'
