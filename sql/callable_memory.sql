@@ -1,6 +1,7 @@
 -- A callable over very many jobs, and very many calls in one statement, take bounded memory: what
 -- the backend holds is read before, from inside the callable as it goes, and after. It fails
--- without the reset of any one of the contexts of a job, of the changes, and of a trigger's contexts.
+-- without the reset of any one of the contexts of a job, of the changes, of the changes that a statement
+-- writes, and of a trigger's contexts.
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/fixtures/regress.sql'
 \set ECHO none
@@ -55,6 +56,18 @@ SELECT count(*), count(*) FILTER (WHERE priority = id % 10) AS right_ones
 FROM oban_update_many_jobs_with(:'ids', 'tools.watches', '{"every": 10000}', 'py');
 SELECT * FROM tools.growth(:before);
 SELECT count(*) FROM py.oban_jobs WHERE priority = id % 10 AND meta = jsonb_build_object('n', id);
+
+-- The same where the jobs name three sets of columns, so that each batch takes three statements.
+CREATE FUNCTION tools.watches_some(job oban_job, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN tools.watches(job, context) || '{"queue": "default"}'
+		- (ARRAY['priority', 'meta', 'queue'])[1 + job.id % 3];
+END $$;
+SELECT id FROM oban_update_many_jobs_with('{1,2,3}', 'tools.watches_some', '{"every": 1}', 'py');
+SET tools.seen = '';
+SELECT tools.memory() AS before \gset
+SELECT count(*) FROM oban_update_many_jobs_with(:'ids', 'tools.watches_some', '{"every": 10000}', 'py');
+SELECT * FROM tools.growth(:before);
 
 -- The same for a callable that writes by itself, which is called one by one.
 CREATE TABLE tools.diary (job bigint);

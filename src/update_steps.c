@@ -10,7 +10,6 @@
 
 #include "lib/stringinfo.h"
 #include "port/pg_bitutils.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 /* How many job ids an error names */
@@ -232,21 +231,33 @@ om_update_returns(const OmUpdate *update)
 }
 
 /*
+ * Is the job available?  Of a row of oban_job; allocates nothing, since there may
+ * be a million of them.
+ */
+static bool
+is_available(TupleTableSlot *row)
+{
+	static const char available[] = "available";
+	bool isnull;
+	text *state = DatumGetTextPP(slot_getattr(row, OM_JOB_STATE, &isnull));
+
+	return VARSIZE_ANY_EXHDR(state) == sizeof(available) - 1 &&
+		   memcmp(VARDATA_ANY(state), available, sizeof(available) - 1) == 0;
+}
+
+/*
  * Wake the queue of a job that was written and is available, if the step put it
  * into that queue, or if it was scheduled and is due now.
  */
 static void
 wake_queue(OmUpdate *update, TupleTableSlot *row, int64 id)
 {
-	bool isnull;
-
 	if ((update->columns & OM_COLUMN_BIT(OM_QUEUE)) == 0 && !update->was_scheduled &&
 		om_job_ids_find(&update->due, id) < 0)
 		return;
 	if (update->result == NULL)
 		om_signal_wake(&update->signals, row, OM_WRITTEN_QUEUE);
-	else if (strcmp(TextDatumGetCString(slot_getattr(row, OM_JOB_STATE, &isnull)), "available") ==
-			 0)
+	else if (is_available(row))
 		om_signal_wake(&update->signals, row, OM_JOB_QUEUE);
 }
 
