@@ -451,10 +451,11 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			break;
 
 		case OM_RUN_ENDED:
-			appendStringInfo(&sql,
-							 "SELECT (" STATE_IS("executing")
-							 " AND j.attempt OPERATOR(pg_catalog.=) $2) IS NOT TRUE FROM %s AS j",
-							 shape->name);
+			appendStringInfo(
+				&sql,
+				"SELECT (" STATE_IS(
+					"executing") " AND j.attempt OPERATOR(pg_catalog.=) $2) IS NOT TRUE FROM %s AS j",
+				shape->name);
 			om_conditions_append(&sql, query.conditions, NULL);
 			break;
 	}
