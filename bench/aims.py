@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness import (ARRAY, CALL, CARELESS, CAREFUL, FIRST, GRAPHILE, OBAN_PYTHON, PG_BOSS, SECOND,
-                     SIZES)
+from harness import (ARRAY, CALL, CARELESS, CAREFUL, FIRST, GRAPHILE, GUARDED, OBAN_PYTHON, PG_BOSS,
+                     SECOND, SIZES, UNGUARDED)
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Aim:
     at_least: bool = False
     all_sizes: bool = False     # needs tables of more than one size
     besides: tuple = ()         # name of other cells to be told of as well, and these
+    digits: int = 2
 
 
 def where(one):
@@ -90,6 +91,18 @@ def first_call(measurements):
             yield where(one), median(one, FIRST) - median(one, SECOND)
 
 
+def guarded(figure):
+    """Cells: what workers get done with the guard, in relation to without; or an end of its
+    interval."""
+    def cells(measurements):
+        for one in measurements:
+            if one["section"] == "guard" and one["unit"] == "jobs/s":
+                for ratio in one["ratios"]:
+                    if (ratio["ours"], ratio["theirs"]) == (GUARDED, UNGUARDED):
+                        yield where(one), ratio[figure]
+    return cells
+
+
 def set_of_ids(count):
     return 10 <= count <= 100_000
 
@@ -124,6 +137,9 @@ AIMS = (
         flatness(CALL), all_sizes=True, besides=("the careless statement", flatness(CARELESS))),
     Aim("peak extra memory for 1,000,000 ids, against the array", 3.0, memory),
     Aim("first call in a backend, over the second", 2.0, first_call, unit=" ms"),
+    Aim("jobs that workers fetch and complete with the guard, against without", 0.98,
+        guarded("ratio"), at_least=True, digits=3,
+        besides=("the lower end of the interval", guarded("low"))),
 )
 
 
@@ -133,7 +149,7 @@ def judge(measurements):
     for aim in AIMS:
         cells = list(aim.cells(measurements))
         judged = {"aim": aim.text, "limit": aim.limit, "at_least": aim.at_least, "unit": aim.unit,
-                  "cells": len(cells), "all_sizes": aim.all_sizes}
+                  "cells": len(cells), "all_sizes": aim.all_sizes, "digits": aim.digits}
         if cells:
             by_figure = sorted(cells, key=lambda cell: cell[1], reverse=aim.at_least)
             good = sum(meets(aim, figure) for _, figure in cells)

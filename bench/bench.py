@@ -24,7 +24,8 @@ import report
 from harness import DIALECTS, QUICK_SIZES, SIZES, Bench
 
 # In this order on each table; those that spoil it come last.
-SECTIONS = ("verbs", "filters", "callables", "triggers", "costs", "peers", "batches", "throughput")
+SECTIONS = ("verbs", "filters", "callables", "triggers", "guard", "costs", "peers", "batches",
+            "throughput")
 
 
 class Run:

@@ -28,6 +28,8 @@ GRAPHILE = "graphile-worker"
 ARRAY = "array"                 # section "costs", name "memory": CALL against the ids' array alone
 FIRST = "first"                 # section "costs", name "first call": FIRST against SECOND, in ms
 SECOND = "second"
+GUARDED = "guard"               # section "guard": the same statements of workers on both
+UNGUARDED = "no guard"
 
 
 def ALL(dialect, size):
@@ -47,6 +49,7 @@ class Ratio:
     theirs: str
     aim: float | None = None
     at_least: bool = False      # else at most
+    by_rounds: bool = False     # the median of the rounds' ratios, which a slow drift leaves alone
 
 
 @dataclass

@@ -14,6 +14,7 @@ COMMITTED = ", committed"   # at the end of a name: the same, but not rolled bac
 TITLES = {
     "verbs": "The verbs by id", "filters": "The verbs by filter",
     "callables": "Updates with a callable", "triggers": "Triggers", "batches": "Batches",
+    "guard": "The guard beside workers",
     "throughput": "Throughput, and workers beside", "costs": "Memory, WAL and first calls",
     "peers": "Other job queues in PostgreSQL"}
 # Sections in which a count is not one of jobs.
@@ -27,9 +28,9 @@ def number(value):
     return f"{value:,.{digits}f}"
 
 
-def ratio_text(value):
-    """Of a ratio more digits would be noise."""
-    return number(value) if value < 0.1 or value >= 10 else f"{value:.2f}"
+def ratio_text(value, digits=2):
+    """Of most ratios more digits would be noise."""
+    return number(value) if value < 0.1 or value >= 10 else f"{value:.{digits}f}"
 
 
 def grid(head, rows, left=(0,)):
@@ -51,7 +52,8 @@ def of_aims(aims, quick):
         if not aim["cells"]:
             rows.append([*first, "", "", "", "", "not measured"])
             continue
-        typical, worst = (ratio_text(aim[key]) + aim["unit"] for key in ("typical", "worst"))
+        typical, worst = (ratio_text(aim[key], aim["digits"]) + aim["unit"]
+                          for key in ("typical", "worst"))
         remark = f"; {aim['remark']}" if "remark" in aim else ""
         verdict = "–" if quick else "**met**" if aim["met"] else "**not met**"
         rows.append([*first, f"{aim['good']} of {aim['cells']}", typical, worst,
@@ -147,11 +149,12 @@ def table_of(one):
 
 def of_ratio(ratio):
     """The ratio, how it spreads, and its aim where it has one."""
-    text = ratio_text(ratio["ratio"])
+    digits = 3 if ratio.get("by_rounds") else 2
+    text = ratio_text(ratio["ratio"], digits)
     if not ratio.get("met", True):
         text = f"**{text}**"
     if "low" in ratio:
-        text += f" ({ratio_text(ratio['low'])}–{ratio_text(ratio['high'])})"
+        text += f" ({ratio_text(ratio['low'], digits)}–{ratio_text(ratio['high'], digits)})"
     if "aim" in ratio:
         text += f", aim {'≥' if ratio['at_least'] else '≤'} {ratio['aim']:.3g}"
     return text

@@ -1,5 +1,6 @@
 """From the measurements of a run: results.json, the page of tables and the plots."""
 import json
+import math
 import os
 import statistics
 
@@ -26,14 +27,34 @@ def summary_of_side(values):
             "spread": significant((high - low) / middle if middle else 0), "rounds": len(values)}
 
 
+def interval_of_median(values):
+    """The interval that holds the true median with a confidence of 95 %, as a sign test has it,
+    whatever the distribution. Fewer than six values give no such interval; then all of them."""
+    values = sorted(values)
+    # That at most i values are below the median is as likely as at most i heads of so many coins.
+    outside, skipped = 0, -1
+    while outside <= 0.025:
+        skipped += 1
+        outside += math.comb(len(values), skipped) / 2 ** len(values)
+    skipped = max(skipped - 1, 0)
+    return values[skipped], values[-1 - skipped]
+
+
 def summary_of_ratio(ratio, sides, paired):
-    """The ratio of the medians, and the quartiles of the ratios of the rounds."""
+    """The ratio of the medians, and the quartiles of the ratios of the rounds; or the median of
+    these, and the interval of that."""
     ours, theirs = sides[ratio.ours], sides[ratio.theirs]
     figure = statistics.median(ours) / statistics.median(theirs)
-    summary = {"ours": ratio.ours, "theirs": ratio.theirs, "ratio": significant(figure)}
+    summary = {"ours": ratio.ours, "theirs": ratio.theirs}
     if paired and len(ours) == len(theirs) > 1:
-        low, _, high = quartiles([mine / other for mine, other in zip(ours, theirs) if other])
+        rounds = [mine / other for mine, other in zip(ours, theirs) if other]
+        low, middle, high = quartiles(rounds)
+        if ratio.by_rounds:
+            figure = middle
+            low, high = interval_of_median(rounds)
+            summary["by_rounds"] = True
         summary |= {"low": significant(low), "high": significant(high)}
+    summary["ratio"] = significant(figure)
     if ratio.aim is not None:
         summary |= {"aim": ratio.aim, "at_least": ratio.at_least,
                     "met": figure >= ratio.aim if ratio.at_least else figure <= ratio.aim}
