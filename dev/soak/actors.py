@@ -1,16 +1,22 @@
-"""Who works on the jobs: workers, what else an Oban does, a listener, and clients that manage them.
+"""Who works on the jobs: workers, the other parts of both Obans, a listener, and clients that manage them.
 
 Each actor lives through lost connections and restarts of the server, and keeps what it was told:
 only what was told is held against the event log.
 """
 
 import collections
+import dataclasses
 import json
 import random
+import select
 import time
 
 import psycopg
 
+# The schemas of the statements of each Oban: fixtures/workers.sql.
+OBANS = ('elixir', 'python')
+# Who makes calls of ours, by the beginning of the name.
+OURS = ('client', 'restarter')
 # A connection that broke, or was refused while the server starts.
 GONE = ('57P01', '57P02', '57P03', '08000', '08003', '08006', None)
 
@@ -20,6 +26,7 @@ class Actor:
         self.name = name
         self.place = place  # where to connect to, and the channel of signals
         self.prefix = place['prefix']
+        self.oban = next((oban for oban in OBANS if name.endswith(oban)), None)
         self.rng = random.Random(f'{seed}/{name}')
         self.until = until
         self.connection = None
@@ -64,53 +71,256 @@ class Actor:
             return None
 
 
+@dataclasses.dataclass
+class Run:
+    """One run of a job."""
+    job: int
+    attempt: int
+    max_attempts: int
+    meta: dict
+    ends: float  # when its worker answers
+    late: bool  # after its rescue
+    told: bool = False  # to stop
+    answered: bool = False
+
+
 class Worker(Actor):
-    """Fetches some jobs at a time, works on each for a moment, and answers by its id."""
+    """Fetches jobs, runs some at a time, and answers by their ids alone."""
+
+    MOST = 6  # jobs at a time
 
     def run(self):
         self.executed = []  # (job, attempt)
+        self.unanswered = []  # (job, answer) that returned no row
         self.asked = []  # (snapshot, job, whether it is cancelled)
-        while self.going():
-            fetched = self.ask('SELECT * FROM public.fetch(%s)', [self.rng.randint(1, 5)])
-            for job, attempt in fetched or []:
-                self.executed.append((job, attempt))
-            for job, attempt in fetched or []:
-                self.work(job, attempt)
-            if not fetched:
-                time.sleep(0.02)
-        return {'executed': self.executed, 'asked': self.asked}
+        self.done = collections.Counter()
+        self.running = []
+        while self.going() or self.running:
+            if self.going() and len(self.running) < self.MOST:
+                self.fetch()
+            self.hear()
+            now = time.time()
+            for run in [run for run in self.running if run.ends <= now or not self.going()]:
+                self.running.remove(run)
+                if not run.answered:
+                    self.end(run)
+            self.settle()
+            if time.time() > self.until + 60:
+                break
+        return {'executed': self.executed, 'asked': self.asked, 'unanswered': self.unanswered,
+                'done': self.done}
 
-    def work(self, job, attempt):
+    def connect(self):
+        """Signals that come between two connections are lost, as Oban's are."""
+        if not super().connect():
+            return False
+        self.heard = []
+        self.connection.add_notify_handler(lambda notify: self.heard.append(notify.payload))
+        try:
+            self.connection.execute(f'LISTEN "{self.prefix}.oban_signal"')
+        except psycopg.Error:
+            self.connection.close()
+        return not self.connection.closed
+
+    def fetch(self):
         rng = self.rng
-        time.sleep(rng.choice([0, 0, 0.002, 0.01]))
-        told = self.ask('SELECT pg_current_snapshot()::text, oban_job_cancelled(%s)', [job])
-        if told:
-            self.asked.append((told[0][0], job, told[0][1]))
-            if told[0][1] and rng.random() < 0.7:
-                return  # as a worker that asks does, it stops, and does not answer
-        answer = rng.choices(['completed', 'retryable', 'scheduled', 'discarded', 'cancelled'],
-                             [60, 15, 10, 10, 5])[0]
-        # Again and again until it is written, as both Obans.
-        while self.ask('SELECT public.answer(%s, %s)', [job, answer], 'answer') is None:
-            failed = self.errors and self.errors[-1][1] not in ('40001', '40P01')
-            if failed or time.time() > self.until + 60:
+        fetched = self.ask(f'SELECT id, attempt, max_attempts, meta FROM {self.oban}.fetch(%s)',
+                           [self.MOST - len(self.running)], 'fetch')
+        for job, attempt, max_attempts, meta in fetched or []:
+            self.executed.append((job, attempt))
+            if rng.random() < 0.03:
+                continue  # it is lost, and rescued by and by
+            # Some last until they have been rescued, and answer then.
+            late = rng.random() < 0.03
+            lasts = rng.uniform(0.5, 1.5) if late else rng.choice([0, 0.002, 0.01, 0.03])
+            self.running.append(Run(job, attempt, max_attempts, meta, time.time() + lasts, late))
+
+    def hear(self):
+        """Waits a moment for signals, and does what they ask for."""
+        if self.connection is None or self.connection.closed:
+            time.sleep(0.005)
+            return
+        connection = self.connection.pgconn
+        try:
+            select.select([connection.socket], [], [], 0.003 if self.running else 0.02)
+            connection.consume_input()
+            while notice := connection.notifies():
+                self.heard.append(notice.extra.decode())
+        except psycopg.Error:
+            self.connection.close()
+            self.lost += 1
+        for payload in self.heard:
+            job = json.loads(payload).get('job_id') if payload.startswith('{') else None
+            for run in [run for run in self.running if run.job == job]:
+                self.kill(run)
+        self.heard.clear()
+
+    def end(self, run):
+        """The run is over: it asks whether it is cancelled, perhaps, and answers."""
+        if self.rng.random() < 0.3:
+            told = self.ask('SELECT pg_current_snapshot()::text, oban_job_cancelled(%s)', [run.job])
+            if told:
+                self.asked.append((told[0][0], run.job, told[0][1]))
+                run.told = run.told or told[0][1]
+        if run.told:
+            answer = self.rng.choice(['stop', 'stop', 'fail', 'complete'])
+        else:
+            answer = self.rng.choices(['complete', 'fail', 'snooze', 'discard', 'stop'],
+                                      [55, 20, 15, 5, 5])[0]
+        if answer == 'fail' and run.attempt >= run.max_attempts:
+            answer = 'discard'
+        if answer == 'snooze' and self.oban == 'elixir' and self.rng.random() < 0.4:
+            answer = 'snooze_before'
+        self.answer(run, answer)
+
+    def statement(self, run, answer):
+        """The statement of an answer, and its arguments."""
+        arguments = [run.job]
+        if answer.startswith('snooze'):
+            arguments += [json.dumps(run.meta), self.rng.choice([0.1, 0.3])]
+        elif answer == 'fail':
+            arguments += [run.attempt, self.rng.choice([0.1, 0.3])]
+        elif answer != 'complete':
+            arguments.append(run.attempt)
+        return (f'SELECT * FROM {self.oban}.{answer}({", ".join(["%s"] * len(arguments))})',
+                arguments)
+
+    def note(self, run, answer, rows):
+        self.done[f'{self.oban} answers {answer}'] += 1
+        self.done['late answers'] += run.late
+        if not rows:
+            self.unanswered.append((run.job, answer))
+
+    def settle(self):
+        pass
+
+
+class ElixirWorker(Worker):
+    """Of Oban for Elixir: each run is a task, which a signal kills."""
+
+    def answer(self, run, answer):
+        run.answered = True
+        statement, arguments = self.statement(run, answer)
+        # Again and again until it is written; whether to a row, it does not ask.
+        while (rows := self.ask(statement, arguments, answer)) is None:
+            if time.time() > self.until + 60:
                 return
+        self.note(run, answer, rows)
+        # A task that is killed when its answer is just written answers twice.
+        if answer != 'stop' and self.rng.random() < 0.2:
+            run.ends = time.time() + 0.03
+            self.running.append(run)
+
+    def kill(self, run):
+        """Who sees the task go answers for it, at once."""
+        if run in self.running:
+            self.running.remove(run)
+        self.done['runs killed'] += 1
+        if run.answered:
+            self.done['runs answered twice'] += 1
+        time.sleep(self.rng.choice([0, 0, 0.001, 0.005]))
+        self.answer(run, 'stop')
 
 
-class Oban(Actor):
-    """Stages jobs, rescues those whose worker does not answer, prunes old ones, adds new ones."""
+class PythonWorker(Worker):
+    """Of Oban for Python: a run sees that it is told to stop; answers go together, in a transaction,
+    and again and again until each has returned its row."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.pending = []  # [run, answer, how often it was sent]
+
+    def answer(self, run, answer):
+        self.pending.append([run, answer, 0])
+
+    def kill(self, run):
+        run.told = True
+        self.done['runs told'] += 1
+
+    def settle(self):
+        """Sends all answers once, and in the end until they are written."""
+        while self.pending and time.time() < self.until + 60:
+            self.send()
+            if self.going():
+                break
+
+    def send(self):
+        results = []
+        if self.ask('BEGIN') is None:
+            return
+        for run, answer, _ in self.pending:
+            results.append(self.ask(*self.statement(run, answer), answer, again=False))
+            if results[-1] is None:
+                self.ask('ROLLBACK', again=False)
+                return
+        if self.ask('COMMIT', again=False) is None:
+            return
+        pending, self.pending = self.pending, []
+        for (run, answer, times), rows in zip(pending, results):
+            if rows or times == 5:
+                self.note(run, answer, rows)
+            else:
+                self.pending.append([run, answer, times + 1])
+
+
+class Part(Actor):
+    """A part of an Oban that does the same again and again."""
 
     def run(self):
-        done = {'stage': 0, 'prune': 0, 'rescue': 0}
+        self.done = collections.Counter()
         while self.going():
-            for name in done:
-                rows = self.ask(f'SELECT public.{name}()')
-                done[name] += rows[0][0] if rows else 0
-            waiting = self.ask('SELECT count(*) FROM oban_jobs')
-            if waiting and waiting[0][0] < 1500:
-                self.ask('SELECT public.add_jobs(200)')
-            time.sleep(0.05)
-        return done
+            self.step()
+            time.sleep(self.PAUSE * self.rng.uniform(0.5, 1.5))
+        return {'done': self.done}
+
+    def call(self, what, *arguments):
+        rows = self.ask(f'SELECT * FROM {self.oban}.{what}({", ".join(["%s"] * len(arguments))})',
+                        arguments, what)
+        self.done[f'{self.oban} {what}'] += len(rows or [])
+
+
+class Stager(Part):
+    PAUSE = 0.05
+
+    def step(self):
+        self.call('stage')
+
+
+class Pruner(Part):
+    PAUSE = 0.2
+
+    def step(self):
+        self.call('prune', '3 s', 30)
+
+
+class Rescuer(Part):
+    PAUSE = 0.2
+
+    def step(self):
+        self.call('rescue', '0.5 s')
+
+
+class Manager(Part):
+    """Uses the Oban's own bulk calls."""
+    PAUSE = 0.1
+
+    def step(self):
+        rows = self.ask('SELECT id FROM oban_jobs TABLESAMPLE SYSTEM (20) ORDER BY random() LIMIT 5'
+                        if self.rng.random() < 0.5 else
+                        "SELECT id FROM oban_jobs WHERE state IN ('executing', 'available') "
+                        'ORDER BY priority, scheduled_at, id LIMIT 5')
+        verb = self.rng.choices(['cancel_all', 'retry_all', 'delete_all'], [4, 4, 1])[0]
+        self.call(verb, [row[0] for row in rows or []])
+
+
+class Adder(Part):
+    """Adds jobs when few are left."""
+    PAUSE = 0.1
+
+    def step(self):
+        waiting = self.ask('SELECT count(*) FROM oban_jobs')
+        if waiting and waiting[0][0] < 1500:
+            self.ask('SELECT public.add_jobs(200)')
 
 
 class Listener(Actor):
@@ -137,6 +347,39 @@ class Listener(Actor):
             self.spells[-1][1] = float(notify.payload.split()[1])
         else:
             self.heard.append((notify.channel.removeprefix(f'{self.prefix}.'), notify.payload))
+
+
+class Watcher(Actor):
+    """Looks for calls of ours that wait for each other: a deadlock of no others."""
+
+    def run(self):
+        self.cycles = []
+        before = {}
+        while self.going():
+            rows = self.ask("SELECT pid, application_name, pg_blocking_pids(pid), left(query, 500) "
+                            "FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            waits = {pid: blockers for pid, name, blockers, _ in rows or [] if name.startswith(OURS)}
+            cycles = {pid: waits for pid in waits if pid in self.reached(waits, waits[pid])}
+            # The processes are looked at one after the other: what is still so is a deadlock.
+            for pid in cycles.keys() & before.keys():
+                if cycles[pid][pid] == before[pid][pid] and len(self.cycles) < 3:
+                    self.cycles.append('\n'.join(
+                        f'{name} ({pid}) waits for {blockers}: {query}'
+                        for pid, name, blockers, query in rows))
+            before = cycles
+            time.sleep(0.03)
+        return {'cycles': self.cycles}
+
+    def reached(self, waits, pids):
+        """The processes that these wait for in the end."""
+        found = set()
+        left = list(pids)
+        while left:
+            pid = left.pop()
+            if pid not in found:
+                found.add(pid)
+                left += waits.get(pid, [])
+        return found
 
 
 # The forms of calls. Of each: what it is called, which the event log has too, and so the checks; its
@@ -350,3 +593,46 @@ class Client(Actor):
             {'priority': rng.randint(0, 3)}, {'schedule_in': 0.1}, {'schedule_in': 0},
             {'queue': 'default'}, {'queue': 'slow'}, {'tags': ['B', 'a'], 'priority': 1},
             {'max_attempts': rng.randint(10000, 10009), 'worker': rng.choice(['Even', 'Odd'])}])
+
+
+class Restarter(Actor):
+    """Cancels a job that is executing and retries it, mostly in one transaction, so that its worker
+    hears of it when it waits again. The two calls are told of as a client's are.
+
+    One job at a time: of several, the retry might lock one below those that the cancel has locked.
+    """
+
+    def run(self):
+        self.calls = []
+        while self.going():
+            rows = self.ask("SELECT id FROM oban_jobs WHERE state = 'executing' "
+                            'ORDER BY attempted_at DESC LIMIT 1')
+            if rows:
+                self.restart([row[0] for row in rows], self.rng.random() < 0.8)
+            time.sleep(self.rng.uniform(0, 0.05))
+        return {'calls': self.calls}
+
+    def restart(self, ids, together):
+        calls = []
+        if together and self.ask('BEGIN') is None:
+            return
+        for verb in ('cancel', 'retry'):
+            actor = f'{self.name}/{len(self.calls) + len(calls)} {verb}'
+            before = self.ask("SELECT pg_current_snapshot()::text FROM set_config("
+                              "'application_name', %s, false)", [actor], again=False)
+            began = time.time()
+            rows = before and self.ask(f'SELECT oban_{verb}_job(%s::bigint[])', [ids], actor,
+                                       again=False)
+            if not rows:
+                break
+            calls.append(Call(actor, self.name, f'{verb} restart', verb, 'count', began, time.time(),
+                              before[0][0], 'told', None, False, None, None, None, rows[0][0], None,
+                              None))
+        if together:
+            sure = len(calls) == 2 and self.ask('COMMIT', again=False) is not None
+            if not sure:
+                self.ask('ROLLBACK', again=False)
+                calls = [call._replace(outcome='unknown', count=None) for call in calls]
+            # Their signals are sent by the commit.
+            calls = [call._replace(ended=time.time()) for call in calls]
+        self.calls += calls

@@ -1,9 +1,9 @@
 -- What must hold of a round when it is over, each as a view of what does not: job, and what is wrong.
 -- The views of round.sql, which need only the log, are asked again too.
 --
--- The tables told, executed, asked, heard and spells hold what the actors were told.
+-- The tables told, executed, unanswered, asked, heard and spells hold what the actors were told.
 CREATE INDEX ON events (actor, job);
-ANALYZE events, told, executed, asked, heard;
+ANALYZE events, told, executed, unanswered, asked, heard;
 
 -- Of each call and each job that it named: the last change before the call began, by its snapshot,
 -- and whether somebody else changed the job before the client's next call. Its own are three at most.
@@ -118,15 +118,20 @@ CREATE VIEW checks."no update is lost" AS
 			2 + (job = ANY (named[1:cardinality(named) / 2]))::integer
 		WHEN form LIKE 'update\_with%' THEN 1 ELSE 0 END;
 
-CREATE VIEW checks."no attempt is executed twice" AS
-	SELECT job, format('attempt %s, by %s', attempt, string_agg(worker, ', ')) AS wrong
-	FROM executed GROUP BY job, attempt HAVING count(*) > 1;
-
+-- A snooze gives the attempt back, so that a later run has its number. Where the connection was
+-- lost, a worker does not know what it has fetched.
 CREATE VIEW checks."what a worker executes it has fetched" AS
-	SELECT x.job, format('attempt %s, by %s', x.attempt, x.worker) AS wrong
-	FROM executed x LEFT JOIN events e ON (e.job, e.new_attempt, e.actor) = (x.job, x.attempt, x.worker)
-		AND e.new_state = 'executing' AND e.old_state = 'available'
-	WHERE e.job IS NULL;
+	SELECT x.job, format('attempt %s, by %s: %s times, fetched %s times', x.attempt, x.worker, times,
+		coalesce(fetched, 0)) AS wrong
+	FROM (SELECT worker, job, attempt, count(*) AS times FROM executed GROUP BY 1, 2, 3) x
+		LEFT JOIN (SELECT actor, job, new_attempt, count(*) AS fetched FROM changes WHERE fetched
+			GROUP BY 1, 2, 3) e ON (e.actor, e.job, e.new_attempt) = (x.worker, x.job, x.attempt)
+	WHERE times > coalesce(fetched, 0);
+
+-- Oban for Python repeats an answer for ever that returns no row.
+CREATE VIEW checks."an answer returns its row, unless the job was deleted" AS
+	SELECT job, format('%s, by %s', answer, worker) AS wrong
+	FROM unanswered u WHERE NOT EXISTS (SELECT FROM events e WHERE e.job = u.job AND new_state IS NULL);
 
 -- Also where the connection was lost, so that the client does not know whether it happened.
 CREATE VIEW checks."a call happens wholly or not at all" AS

@@ -1,11 +1,12 @@
 -- What a round of the soak needs beside the jobs table: an event log, made by triggers on the table;
--- callables; and tables of an application whose triggers manage jobs.
+-- the guard; the statements of both Obans; callables; and tables of an application whose triggers
+-- manage jobs.
 --
 -- psql variables: schema, that of the jobs table; types, that of its states; guard, whether the jobs
--- have oban_guard_job().
+-- have it; workers, the file with the statements of both Obans.
 
--- Changes of one job are logged in the order in which they were made, for who makes one holds the
--- job until its commit. The actor is the application name: of a managing client it goes on with the
+-- Changes of one job are logged in the order in which they were made, because who makes one holds
+-- the job until its commit. The actor is the application name: of a managing client it goes on with the
 -- form of its call. By statement triggers, for a row that moves between partitions is an update to
 -- them.
 CREATE TABLE public.events (
@@ -29,8 +30,10 @@ BEGIN
 	ELSE
 		INSERT INTO public.events (job, was, became)
 		SELECT id, to_jsonb(o), to_jsonb(n) FROM o JOIN n USING (id);
-		-- Others shall come to wait for what a worker has just fetched.
-		IF current_setting('application_name') LIKE 'worker%' AND random() < 0.3 THEN
+		-- Others shall come to wait for what a worker has just fetched, or a client changed.
+		IF random() < (CASE substring(current_setting('application_name'), '^[a-z]+')
+			WHEN 'worker' THEN 0.3 WHEN 'client' THEN 0.1 ELSE 0 END)
+		THEN
 			PERFORM pg_sleep(random() * 0.02);
 		END IF;
 	END IF;
@@ -48,6 +51,7 @@ CREATE TRIGGER log_delete AFTER DELETE ON oban_jobs REFERENCING OLD TABLE AS o
 CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON oban_jobs
 	FOR EACH ROW EXECUTE FUNCTION oban_guard_job();
 \endif
+\i :workers
 
 -- Counts its calls in the job itself: a lost update would show.
 CREATE FUNCTION public.step(job oban_job) RETURNS jsonb LANGUAGE sql RETURN jsonb_build_object('meta',
@@ -71,55 +75,6 @@ CREATE TRIGGER steps AFTER UPDATE ON public.invoices REFERENCING NEW TABLE AS n
 CREATE TRIGGER deletes AFTER DELETE ON public.invoices REFERENCING OLD TABLE AS o
 	FOR EACH STATEMENT EXECUTE FUNCTION oban_delete_job('job_ids', :'schema');
 
--- As both Obans fetch and stage, and as workers answer.
-CREATE FUNCTION public.fetch(most integer) RETURNS TABLE (id bigint, attempt integer) LANGUAGE sql
-SET search_path FROM CURRENT AS $$
-	WITH subset AS MATERIALIZED (
-		SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
-		ORDER BY priority, scheduled_at, id LIMIT most FOR UPDATE SKIP LOCKED)
-	UPDATE oban_jobs j SET state = 'executing', attempt = attempt + 1,
-		attempted_at = timezone('UTC', now()), attempted_by = '{node}'
-	FROM subset WHERE j.id = subset.id AND j.attempt < j.max_attempts
-	RETURNING j.id, j.attempt
-$$;
-CREATE FUNCTION public.stage() RETURNS bigint LANGUAGE sql SET search_path FROM CURRENT AS $$
-	WITH subset AS MATERIALIZED (
-		SELECT id FROM oban_jobs WHERE state IN ('scheduled', 'retryable')
-			AND scheduled_at <= timezone('UTC', now())
-		ORDER BY scheduled_at, id LIMIT 20000 FOR UPDATE SKIP LOCKED),
-	staged AS (UPDATE oban_jobs j SET state = 'available' FROM subset WHERE j.id = subset.id
-		RETURNING 1)
-	SELECT count(*) FROM staged
-$$;
-CREATE FUNCTION public.prune() RETURNS bigint LANGUAGE sql SET search_path FROM CURRENT AS $$
-	WITH subset AS MATERIALIZED (
-		SELECT id FROM oban_jobs WHERE state IN ('completed', 'cancelled', 'discarded') AND id % 9 = 0
-		ORDER BY id LIMIT 20 FOR UPDATE SKIP LOCKED),
-	pruned AS (DELETE FROM oban_jobs j USING subset WHERE j.id = subset.id RETURNING 1)
-	SELECT count(*) FROM pruned
-$$;
-CREATE FUNCTION public.rescue() RETURNS bigint LANGUAGE sql SET search_path FROM CURRENT AS $$
-	WITH subset AS MATERIALIZED (
-		SELECT id FROM oban_jobs WHERE state = 'executing'
-			AND attempted_at < timezone('UTC', now()) - interval '2 s'
-		ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED),
-	rescued AS (UPDATE oban_jobs j SET state = (CASE WHEN attempt < max_attempts THEN 'available'
-			ELSE 'discarded' END)::oban_job_state
-		FROM subset WHERE j.id = subset.id RETURNING 1)
-	SELECT count(*) FROM rescued
-$$;
-CREATE FUNCTION public.answer(job bigint, answer text) RETURNS void LANGUAGE sql
-SET search_path FROM CURRENT AS $$
-	UPDATE oban_jobs SET state = (CASE WHEN answer = 'retryable' AND attempt >= max_attempts
-			THEN 'discarded' ELSE answer END)::oban_job_state,
-		max_attempts = max_attempts + CASE answer WHEN 'scheduled' THEN 1 ELSE 0 END,
-		scheduled_at = CASE WHEN answer IN ('retryable', 'scheduled')
-			THEN timezone('UTC', now()) + interval '0.3 s' ELSE scheduled_at END,
-		completed_at = CASE answer WHEN 'completed' THEN timezone('UTC', now()) ELSE completed_at END,
-		discarded_at = CASE answer WHEN 'discarded' THEN timezone('UTC', now()) ELSE discarded_at END,
-		cancelled_at = CASE answer WHEN 'cancelled' THEN timezone('UTC', now()) ELSE cancelled_at END
-	WHERE id = job
-$$;
 CREATE SEQUENCE public.ids;
 CREATE FUNCTION public.add_jobs(many integer) RETURNS void LANGUAGE sql
 SET search_path FROM CURRENT AS $$
@@ -157,28 +112,80 @@ CREATE VIEW checks."the log of a job has no gap" AS
 	FROM (SELECT job, seq, was, lag(became) OVER (PARTITION BY job ORDER BY seq) AS before FROM events) e
 	WHERE was IS DISTINCT FROM before;
 
--- So no cancelled job is fetched unless it was retried or its own worker put it back, and no job that
--- is executing is deleted, retried, or fetched again.
+-- The bulk calls of both Obans are verbs too: what a manager did shows in what it made.
+CREATE VIEW public.changes AS
+	SELECT *, CASE WHEN by IN ('cancel', 'retry', 'delete', 'update') THEN by
+		WHEN by = 'manager' THEN CASE WHEN new_state IS NULL THEN 'delete'
+			WHEN new_state = 'available' THEN 'retry' WHEN new_state = 'cancelled' THEN 'cancel'
+			ELSE 'nothing' END END AS verb,
+		by = 'worker' AND old_state = 'available' AND new_state = 'executing' AS fetched
+	FROM events;
+
+-- What Oban for Elixir's stager and both Obans' answers do where they wait is in views of their own.
 CREATE VIEW checks."each change is one that its maker may make" AS
 	SELECT job, format('event %s, %s: %s/%s to %s/%s', seq, actor, old_state, old_attempt, new_state,
 		new_attempt) AS wrong
-	FROM events WHERE NOT coalesce(CASE
-		WHEN by = 'worker' AND new_state = 'executing' THEN
-			old_state = 'available' AND new_attempt = old_attempt + 1
-		WHEN old_state IS NULL THEN by IN ('oban', 'psql')
-		WHEN new_attempt <> old_attempt THEN false
-		WHEN by = 'worker' THEN new_state IN
-			('completed', 'retryable', 'scheduled', 'discarded', 'cancelled') AND NOT
-			(:'guard'::boolean AND old_state = 'cancelled' AND new_state IN ('retryable', 'scheduled'))
-		WHEN by = 'oban' THEN CASE WHEN new_state IS NULL
-			THEN old_state IN ('completed', 'cancelled', 'discarded')
-			ELSE (old_state IN ('scheduled', 'retryable') AND new_state = 'available')
-				OR (old_state = 'executing' AND new_state IN ('available', 'discarded')) END
+	FROM changes WHERE NOT coalesce(CASE
+		WHEN old_state IS NULL THEN by IN ('adder', 'psql')
+		WHEN fetched THEN new_attempt = old_attempt + 1
+		WHEN new_attempt <> old_attempt THEN
+			by = 'worker' AND new_state = 'scheduled' AND new_attempt = old_attempt - 1
+		WHEN by = 'worker' THEN new_state = old_state OR new_state IN
+			('completed', 'retryable', 'scheduled', 'discarded', 'cancelled')
+		-- Who waited for a retry or for another Oban's stager makes available what is so already.
+		WHEN by = 'stager' THEN
+			old_state IN ('scheduled', 'retryable', 'available') AND new_state = 'available'
+		WHEN by = 'rescuer' THEN
+			old_state = 'executing' AND new_state IN ('available', 'discarded')
+		WHEN by = 'pruner' THEN
+			old_state IN ('completed', 'cancelled', 'discarded') AND new_state IS NULL
+		WHEN by = 'manager' THEN CASE verb WHEN 'cancel' THEN acts(verb, old_state) OR new_state = old_state
+			WHEN 'retry' THEN acts(verb, old_state) OR new_state = old_state
+			WHEN 'delete' THEN acts(verb, old_state) ELSE new_state = old_state END
 		WHEN by = 'cancel' THEN new_state = 'cancelled' AND acts(by, old_state)
 		WHEN by = 'retry' THEN new_state = 'available' AND acts(by, old_state)
 		WHEN by = 'delete' THEN new_state IS NULL AND acts(by, old_state)
 		WHEN by = 'update' THEN old_state = new_state OR (old_state IN ('available', 'scheduled')
 			AND new_state IN ('available', 'scheduled')) END, false);
+
+-- By whom, and by whatever statement: an answer that comes late, or a stager that judged before.
+CREATE VIEW checks."no cancelled job comes back, but by a retry" AS
+	SELECT job, format('event %s, %s: %s to %s', seq, actor, old_state, new_state) AS wrong
+	FROM changes WHERE old_state = 'cancelled' AND verb IS DISTINCT FROM 'retry'
+		AND new_state NOT IN ('cancelled', 'completed', 'discarded');
+
+-- An answer may end a cancelled job in another way, as Oban documents.
+CREATE VIEW checks."no cancelled job runs" AS
+	SELECT f.job, format('event %s, %s: fetched after event %s, %s', f.seq, f.actor, last.seq, last.actor)
+		AS wrong
+	FROM changes f CROSS JOIN LATERAL (SELECT * FROM changes e
+		WHERE e.job = f.job AND e.seq < f.seq AND (e.verb IN ('cancel', 'retry')
+			OR (e.by = 'worker' AND e.new_state IN ('completed', 'discarded')))
+		ORDER BY e.seq DESC LIMIT 1) last
+	WHERE f.fetched AND last.verb = 'cancel';
+
+-- After a retry the next change of the job's state is a fetch, or made by a later verb. The guard does
+-- not know one answer: when a rescued run snoozes late, it takes the attempt of the run that executes
+-- by then, and the answer of that run is about an attempt that the job does not have.
+CREATE VIEW checks."no retry is lost" AS
+	SELECT job, format('event %s, %s: %s to %s, after a retry', seq, actor, old_state, new_state) AS wrong
+	FROM (SELECT *, lag(by) OVER (PARTITION BY job ORDER BY seq) AS before FROM changes
+		WHERE verb IS NOT NULL OR new_state IS DISTINCT FROM old_state) c
+	WHERE before = 'retry' AND verb IS NULL AND NOT fetched AND NOT coalesce(
+		became -> 'errors' <> was -> 'errors'
+		AND (became #>> '{errors,-1,attempt}')::integer > old_attempt, false);
+
+-- A rescue judges the row that it writes.
+CREATE VIEW checks."no executing job is deleted or made available, but by a rescue" AS
+	SELECT job, format('event %s, %s: %s to %s', seq, actor, old_state, new_state) AS wrong
+	FROM events WHERE old_state = 'executing' AND (new_state IS NULL
+		OR (new_state IN ('available', 'suspended') AND by <> 'rescuer'));
+
+-- Elixir's stager has the time of its node, some time after the transaction's.
+CREATE VIEW checks."no job is staged before its time" AS
+	SELECT job, format('event %s, %s: at %s, scheduled at %s', seq, actor, at, became ->> 'scheduled_at') AS wrong
+	FROM events WHERE by = 'stager' AND old_state <> new_state
+		AND (became ->> 'scheduled_at')::timestamp > at + interval '1 s';
 
 CREATE VIEW checks."cancel and retry set what they must and nothing else" AS
 	SELECT job, format('event %s, %s: %s to %s', seq, actor, was, became) AS wrong

@@ -1,16 +1,21 @@
 #!/usr/bin/python3
 """Concurrency soak: workers and managing clients on one table, while backends and the server die.
 
-    dev/soak/run.py [--seconds 60] [--seed S] [--table NAME]
+    dev/soak/run.py [--seconds 60] [--seed S] [--table NAME] [--no-guard]
 
-Four workers fetch, work, answer, fail and snooze as both Obans do; a stager and pruner, and a
-listener to the signals; 16 clients call every verb in every form, with ids in any order, most of
-them the same. Every few seconds a backend is killed (-9, which restarts the server), ended, or the
+Four workers fetch, work, answer, fail and snooze by the statements of Oban for Elixir, of Oban for
+Python, or of both; beside them their stagers, pruners, rescues and bulk calls, and a listener to the
+signals; 16 clients call every verb in every form, with ids in any order, most of them the same; one
+cancels running jobs and retries them at once. Workers of Oban for Elixir are killed by a signal, and
+answer. The jobs have the guard. Every few seconds a backend is killed (-9, which restarts the server), ended, or the
 server stopped at once and started again. It goes by rounds, each of one kind of table; all along an
 event log that triggers on the table make is looked at (round.sql says what must hold), and after
 each round what the actors were told is compared with it (checks.sql).
 
 Of 600 seconds or more the rounds are longer, and interrupted less often, so that sessions last.
+
+Without the guard (--no-guard) cancelled jobs run, retries are lost and executing jobs are made
+available: then the soak must fail.
 
 The seed makes the actors' choices again, not their timing. Servers are made in TMPDIR, with the
 programs of PostgreSQL that PATH finds.
@@ -39,14 +44,15 @@ from server import WAYS, Chaos, Server, deadlocks, findings, tail
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FIXTURES = os.path.join(HERE, '../../fixtures')
-# The table of a round: its schema, that of its states, fixtures, and whether it has the guard.
-TABLES = {'elixir': ('ex14', 'ex14', ['ex14'], True), 'python': ('py', 'py', ['py'], False),
-          'by_hash': ('by_hash', 'ex14', ['ex14', 'py', 'partitions'], True),
-          'by_state': ('by_state', 'py', ['ex14', 'py', 'partitions'], False)}
+# The table of a round: its schema, that of its states, fixtures, and whose statements it sees.
+TABLES = {'elixir': ('ex14', 'ex14', ['ex14'], ['elixir']),
+          'python': ('py', 'py', ['py'], ['python']),
+          'by_hash': ('by_hash', 'ex14', ['ex14', 'py', 'partitions'], actors.OBANS),
+          'by_state': ('by_state', 'py', ['ex14', 'py', 'partitions'], actors.OBANS)}
 FILES = {'ex14': ['-v', 'schema=ex14', '-f', f'{FIXTURES}/elixir.sql'],
          'py': ['-v', 'schema=py', '-f', f'{FIXTURES}/python.sql'],
          'partitions': ['-f', f'{FIXTURES}/partitions.sql']}
-ROUND, LONG_ROUND = 15, 300  # seconds
+ROUND, LONG_ROUND = 15, 150  # seconds
 WORKERS = 4
 CLIENTS = 16
 ENOUGH = 1000  # calls that were answered, for each form to have had its turn
@@ -78,10 +84,10 @@ def act_together(troupe, place, seed, until, queue):
 
 
 class Round:
-    def __init__(self, server, number, table, seed, long, seconds):
+    def __init__(self, server, number, table, seed, long, seconds, guard):
         self.server = server
         self.table = table
-        self.schema, types, fixtures, self.guard = TABLES[table]
+        self.schema, types, fixtures, self.obans = TABLES[table]
         self.database = f'round_{number}'
         self.seed = f'{seed}/{number}'
         self.long = long
@@ -92,7 +98,8 @@ class Round:
         for fixture in fixtures:
             server.psql(self.database, *FILES[fixture])
         server.psql(self.database, '-v', f'schema={self.schema}', '-v', f'types={types}', '-v',
-                    f'guard={str(self.guard).lower()}', '-f', f'{HERE}/round.sql',
+                    f'guard={str(guard).lower()}', '-v', f'workers={FIXTURES}/workers.sql',
+                    '-f', f'{HERE}/round.sql',
                     '-c', f"ALTER DATABASE {self.database} SET oban_manage.prefix = '{self.schema}'",
                     '-c', f'ALTER DATABASE {self.database} SET search_path = {self.schema}, public',
                     '-c', f"ALTER DATABASE {self.database} SET client_min_messages = 'error'")
@@ -101,8 +108,13 @@ class Round:
     def run(self):
         """What the actors were told, by their kind."""
         place = {'conninfo': self.server.conninfo(self.database), 'prefix': self.schema}
-        troupes = [[('Worker', f'worker{n}')] for n in range(WORKERS)] + \
-            [[('Oban', 'oban')], [('Listener', 'listener')]] + \
+        obans = [self.obans[n % len(self.obans)] for n in range(WORKERS)]
+        troupes = [[(f'{oban.capitalize()}Worker', f'worker{n}_{oban}')]
+                   for n, oban in enumerate(obans)] + \
+            [[(part, f'{part.lower()}_{oban}') for part in ('Stager', 'Pruner', 'Rescuer', 'Manager')]
+             for oban in self.obans] + \
+            [[('Listener', 'listener'), ('Adder', 'adder'), ('Restarter', 'restarter'),
+              ('Watcher', 'watcher')]] + \
             [[('Client', f'client{n}') for n in range(m, CLIENTS, 4)] for m in range(4)]
         queue = multiprocessing.Queue()
         until = time.time() + self.seconds - 2  # then the listener hears the rest
@@ -127,16 +139,22 @@ class Round:
                     quiet boolean, named bigint[], filter jsonb, changes jsonb, count bigint,
                     jobs bigint[], answers jsonb);
                 CREATE TABLE executed (worker text, job bigint, attempt integer);
+                CREATE TABLE unanswered (worker text, job bigint, answer text);
                 CREATE TABLE asked (snapshot pg_snapshot, job bigint, cancelled boolean);
                 CREATE TABLE heard (channel text, payload text);
                 CREATE TABLE spells (began float8, ended float8)''')
+            cycles = []
             for _, name, result, _, _ in reports:
-                result['executed'] = [(name, *row) for row in result.get('executed', [])]
+                for key in ('executed', 'unanswered'):
+                    result[key] = [(name, *row) for row in result.get(key, [])]
+                counts.update(result.get('done', {}))
+                cycles += result.get('cycles', [])
                 for call in result.get('calls', []):
                     counts[call.form] += 1
                     counts[f'calls {call.outcome}'] += 1
                 for table, key in (('told', 'calls'), ('executed', 'executed'), ('asked', 'asked'),
-                                   ('heard', 'heard'), ('spells', 'spells')):
+                                   ('unanswered', 'unanswered'), ('heard', 'heard'),
+                                   ('spells', 'spells')):
                     with connection.cursor().copy(f'COPY {table} FROM STDIN') as copy:
                         for row in result.get(key, []):
                             copy.write_row(row)
@@ -145,6 +163,11 @@ class Round:
                     ('events', 'events'), ('executed', 'executions'),
                     ("events WHERE by = 'cancel' AND old_state = 'executing'",
                      'executing jobs cancelled'),
+                    ("events WHERE by = 'worker' AND old_state = 'cancelled'",
+                     'answers to a cancelled job'),
+                    # The errors of a worker's report, or its meta, are all that changed.
+                    ("events WHERE by = 'worker' AND old_state = new_state AND old_state IN "
+                     "('available', 'scheduled')", 'answers to a retried job'),
                     ("named WHERE NOT touched AND outcome = 'told' AND verb IS NOT NULL AND acts(verb, state)",
                      'jobs that had to change')):
                 counts[what] += connection.execute(f'SELECT count(*) FROM {query}').fetchone()[0]
@@ -152,7 +175,8 @@ class Round:
                 "SELECT format('changed by %s', form), count(*) FROM events WHERE form IS NOT NULL "
                 "GROUP BY form UNION ALL SELECT format('heard %s', channel), count(*) FROM heard "
                 'GROUP BY channel').fetchall()))
-            wrong = findings(connection)
+            wrong = findings(connection) + [
+                ('no call of ours waits for itself', None, cycle, []) for cycle in cycles]
         # What an actor could not tell for an error of its own would be missed by all other checks.
         expected = EXPECTED_BY_STATE if self.table == 'by_state' else EXPECTED
         for kind, name, _, errors, _ in reports:
@@ -165,8 +189,9 @@ class Round:
 
 def judge_log(log, counts):
     """What the server's log has of a round that it must not have."""
-    skips, bad = deadlocks(log)
-    counts['deadlocks of SKIP LOCKED'] += skips
+    with_oban, tried_again, bad = deadlocks(log)
+    counts["deadlocks with an Oban's statements"] += with_oban
+    counts['deadlocks that were tried again'] += tried_again
     bad += [line for line in log.split('\n') if 'PANIC' in line or 'TRAP' in line
             or ('terminated by signal' in line and 'signal 9' not in line)]
     return [('the server says', None, text, []) for text in bad]
@@ -177,25 +202,25 @@ def main():
     parser.add_argument('--seconds', type=int, default=60)
     parser.add_argument('--seed', default=str(int(time.time())))
     parser.add_argument('--table', choices=TABLES)
+    parser.add_argument('--no-guard', dest='guard', action='store_false')
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so stop the server
     print(f'seed {options.seed}', flush=True)
     names = itertools.cycle([options.table] if options.table else TABLES)
     counts = collections.Counter()
     failed = 0
-    began = time.time()
     long = options.seconds >= 600
     directory = tempfile.mkdtemp(prefix='soak.')
     server = Server(directory)
     try:
         for number in itertools.count():
-            # Of a short soak a round counts as its time, so that each table has one of the same time.
-            left = options.seconds - (time.time() - began if long else number * ROUND)
+            # A round counts as its time, so that each table has one of the same time.
+            left = options.seconds - number * (LONG_ROUND if long else ROUND)
             if number and left < ROUND:
                 break
             table = next(names)
             one = Round(server, number, table, options.seed, long,
-                        min(LONG_ROUND, int(left)) if long else ROUND)
+                        min(LONG_ROUND, left) if long else ROUND, options.guard)
             reports, chaos, wrong = one.run()
             counts.update(chaos)
             counts['connections lost'] += sum(report[4] for report in reports)
@@ -222,7 +247,13 @@ def main():
     must = [form.name for form in actors.FORMS] + [
         f'changed by {form.name}' for form in actors.FORMS if form.verb and form.kind != 'dry_run'] + [
         *WAYS, 'executions', 'checks in between', 'heard oban_signal', 'heard oban_insert',
-        'executing jobs cancelled', 'jobs that had to change', 'calls unknown', 'calls rolled back']
+        'executing jobs cancelled', 'jobs that had to change', 'calls unknown', 'calls rolled back',
+        'cancel restart', 'retry restart', 'runs killed', 'runs answered twice', 'runs told',
+        'late answers', 'answers to a cancelled job', 'answers to a retried job', *(
+            f'{oban} {what}' for oban in actors.OBANS for what in (
+                'stage', 'prune', 'rescue', 'cancel_all', 'retry_all', 'delete_all',
+                'answers complete', 'answers fail', 'answers snooze', 'answers discard',
+                'answers stop')), 'elixir answers snooze_before']
     if options.seconds >= 60 and counts['calls told'] < ENOUGH:
         failed += 1
         print(f'FAILED: only {counts["calls told"]} calls, where {ENOUGH} make a test')
