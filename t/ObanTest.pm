@@ -50,36 +50,33 @@ sub make_jobs_table
 	return;
 }
 
-# What both Obans run: fetch_jobs, by which workers fetch up to so many jobs of the queue default, and
-# which returns their ids and attempts; and stage_jobs, which makes jobs available whose time has come.
-# Materialized, or a plan may run the subquery more than once, and lock more jobs than it changes.
+# The statements of both Obans on public.oban_jobs, in the schemas elixir and python
+# (fixtures/workers.sql), and the guard of the table. The function oban gives what such a call
+# returns. It gives NULL where the call loses to a deadlock: both Obans lock in orders of their own,
+# and send the same again.
 sub make_oban
 {
 	my ($node) = @_;
 
+	$node->command_ok(
+		[
+			'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
+			'-f', "$fixtures/workers.sql"
+		],
+		'the statements of both Obans');
 	$node->safe_psql(
 		'postgres', q{
-		CREATE FUNCTION fetch_jobs(most int) RETURNS jsonb LANGUAGE sql AS $$
-			WITH subset AS MATERIALIZED (
-				SELECT id FROM oban_jobs WHERE state = 'available' AND queue = 'default'
-				 ORDER BY priority, scheduled_at, id LIMIT most FOR UPDATE SKIP LOCKED),
-			fetched AS (
-				UPDATE oban_jobs j
-				   SET state = 'executing', attempt = attempt + 1,
-					   attempted_at = timezone('UTC', now()), attempted_by = ARRAY['node']
-				  FROM subset
-				 WHERE j.id = subset.id
-				RETURNING j.id, j.attempt)
-			SELECT jsonb_agg(fetched) FROM fetched
-		$$;
-		CREATE FUNCTION stage_jobs(most int) RETURNS void LANGUAGE sql AS $$
-			WITH subset AS MATERIALIZED (
-				SELECT id FROM oban_jobs
-				 WHERE state IN ('scheduled', 'retryable')
-				   AND scheduled_at <= timezone('UTC', now())
-				 ORDER BY scheduled_at, id LIMIT most FOR UPDATE SKIP LOCKED)
-			UPDATE oban_jobs j SET state = 'available' FROM subset WHERE j.id = subset.id
-		$$});
+		CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON oban_jobs
+			FOR EACH ROW EXECUTE FUNCTION oban_guard_job();
+		CREATE FUNCTION oban(call text) RETURNS jsonb LANGUAGE plpgsql AS $$
+		DECLARE
+			returned jsonb;
+		BEGIN
+			EXECUTE 'SELECT jsonb_agg(r) FROM ' || call || ' r' INTO returned;
+			RETURN returned;
+		EXCEPTION WHEN deadlock_detected THEN
+			RETURN NULL;
+		END $$});
 	return;
 }
 
