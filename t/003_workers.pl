@@ -1,8 +1,9 @@
 # Workers of both Obans fetch, run and acknowledge jobs for some seconds, the stagers of both make
 # them due, and clients cancel, retry, delete and update the same jobs all the while. A trigger logs
-# every change of state, and the log is judged afterwards: no executing job deleted or made available,
-# no cancelled job fetched, none that comes back, no retry overwritten, no attempt run twice, each
-# cancel of an executing job told to its worker, and each count that a call returned is what happened.
+# every change of state, and the log is judged afterwards: no executing job deleted or made
+# available, no cancelled job fetched, none that comes back, no retry overwritten, no attempt run
+# twice, each cancel of an executing job told to its worker, and each count that a call returned is
+# what happened.
 #
 # Shown to fail without the guard: cancelled jobs come back, and retries are overwritten.
 # Shown to fail with the state test in a subquery that takes no lock (append_write and append_lock

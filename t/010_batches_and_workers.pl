@@ -1,10 +1,12 @@
-# Four workers of both Obans fetch, run and acknowledge jobs, the stagers of both make them due, their
-# pruners delete old ones, and a session goes through the same jobs in batches all the while, with each of the four
-# procedures. Every change is logged, and the log is judged afterwards: each call changed a job once
-# at most, as its verb does and by what its state was then, and said how many; no job that was there
-# to be retried was left out; no executing job was deleted or made available; no cancelled job came
-# back but by a retry; each cancel of an executing job was told to its worker; nobody met an error.
+# Four workers of both Obans fetch, run and acknowledge jobs, the stagers of both make them due,
+# their pruners delete old ones, and a session goes through the same jobs in batches all the while,
+# with each of the four procedures. Every change is logged, and the log is judged afterwards: each
+# call changed a job once at most, as its verb does and by what its state was then, and said how
+# many; no job that was there to be retried was left out; no executing job was deleted or made
+# available; no cancelled job came back but by a retry; each cancel of an executing job was told to
+# its worker; nobody met an error.
 #
+# Shown to fail without the guard: cancelled jobs come back.
 # Shown to fail, by changes in append_lock (src/queries.c): with its conditions in a subquery, which
 # takes no lock, executing jobs are cancelled by a filter for available ones; without FOR their
 # workers are not told.

@@ -1,7 +1,7 @@
-# Oban for Elixir's stager makes 30,000 jobs available as they fall due, four times a second, while
-# calls cancel them all. It judges the jobs in a subquery that takes no lock, and waits for those that
-# a call has just cancelled. With the guard none of them comes back. A deadlock between the stager and
-# a call may be; who loses it tries again.
+# 30,000 jobs fall due. Oban for Elixir's stager makes them available, four times a second, while
+# calls cancel them all. It judges the jobs in a subquery that takes no lock, and waits for those
+# that a call has just cancelled. With the guard none of them comes back. A deadlock between the
+# stager and a call may be; who loses it tries again.
 #
 # Then a job that is executing is cancelled and retried in one transaction, and its worker answers,
 # by the statement of either Oban. With the guard the retry stands.

@@ -1,4 +1,4 @@
-"""Who works on the jobs: workers, the other parts of both Obans, a listener, and clients that manage them.
+"""Who works on the jobs: workers, the other parts of both Obans, a listener, managing clients.
 
 Each actor lives through lost connections and restarts of the server, and keeps what it was told:
 only what was told is held against the event log.
@@ -223,8 +223,8 @@ class ElixirWorker(Worker):
 
 
 class PythonWorker(Worker):
-    """Of Oban for Python: a run sees that it is told to stop; answers go together, in a transaction,
-    and again and again until each has returned its row."""
+    """Of Oban for Python: a run sees that it is told to stop. Answers are sent together, in one
+    transaction, and again and again until each has returned its row."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)

@@ -4,18 +4,19 @@
     dev/soak/run.py [--seconds 60] [--seed S] [--table NAME] [--no-guard]
 
 Four workers fetch, work, answer, fail and snooze by the statements of Oban for Elixir, of Oban for
-Python, or of both; beside them their stagers, pruners, rescues and bulk calls, and a listener to the
-signals; 16 clients call every verb in every form, with ids in any order, most of them the same; one
-cancels running jobs and retries them at once. Workers of Oban for Elixir are killed by a signal, and
-answer. The jobs have the guard. Every few seconds a backend is killed (-9, which restarts the server), ended, or the
-server stopped at once and started again. It goes by rounds, each of one kind of table; all along an
-event log that triggers on the table make is looked at (round.sql says what must hold), and after
-each round what the actors were told is compared with it (checks.sql).
+Python, or of both. A signal kills a run of Oban for Elixir, whose worker then answers for it. Beside
+them are the stagers, pruners, rescues and bulk calls of both, and a listener to the signals. 16
+clients call every verb in every form, with ids in any order, most of them the same. One more cancels
+running jobs and retries them, mostly in one transaction. The jobs have the guard.
+
+Every few seconds a backend is killed (-9, which restarts the server), ended, or the server stopped
+at once and started again. It goes by rounds, each of one kind of table; all along an event log that
+triggers on the table make is looked at (round.sql says what must hold), and after each round what
+the actors were told is compared with it (checks.sql).
 
 Of 600 seconds or more the rounds are longer, and interrupted less often, so that sessions last.
 
-Without the guard (--no-guard) cancelled jobs run, retries are lost and executing jobs are made
-available: then the soak must fail.
+Without the guard (--no-guard) cancelled jobs run and retries are lost: then the soak must fail.
 
 The seed makes the actors' choices again, not their timing. Servers are made in TMPDIR, with the
 programs of PostgreSQL that PATH finds.
