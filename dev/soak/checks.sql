@@ -148,19 +148,22 @@ CREATE VIEW checks."no batch is larger than it was asked to be" AS
 	FROM events WHERE form LIKE '%batches' GROUP BY actor, xid HAVING count(*) > 20;
 
 -- Each signal at least as often as calls told of it while somebody listened, at most as often as it
--- was due; a queue is woken once a transaction.
+-- was due; a queue is woken once a transaction. An update that names the queue in which an available
+-- job already is may wake it, and need not.
 CREATE VIEW checks."who listens hears of what is cancelled or made available" AS
 	SELECT NULL::bigint AS job, format('%s %s: heard %s times, due %s times, %s of them for sure', channel,
 		payload, heard, due, sure) AS wrong
 	FROM (SELECT channel, payload, count(*) AS due, count(*) FILTER (WHERE sure) AS sure
-		FROM (SELECT DISTINCT xid, CASE by WHEN 'cancel' THEN 'oban_signal' ELSE 'oban_insert' END AS channel,
+		FROM (SELECT xid, CASE by WHEN 'cancel' THEN 'oban_signal' ELSE 'oban_insert' END AS channel,
 				CASE by WHEN 'cancel' THEN format('{"action":"pkill","job_id":%s}', e.job)
 					ELSE format('{"queue":%s}', became -> 'queue') END AS payload,
-				outcome = 'told' AND EXISTS (SELECT FROM spells
-					WHERE t.began > spells.began AND t.ended < spells.ended) AS sure
+				bool_or(outcome = 'told' AND (by = 'cancel' OR old_state <> new_state
+					OR was -> 'queue' <> became -> 'queue') AND EXISTS (SELECT FROM spells
+					WHERE t.began > spells.began AND t.ended < spells.ended)) AS sure
 			FROM events e JOIN told t USING (actor)
 			WHERE NOT quiet AND CASE by WHEN 'cancel' THEN old_state = 'executing'
-				ELSE new_state = 'available' AND old_state <> 'available' END) d
+				ELSE new_state = 'available' AND (old_state <> 'available' OR changes ? 'queue') END
+			GROUP BY 1, 2, 3) d
 		GROUP BY channel, payload) d
 		FULL JOIN (SELECT channel, payload, count(*) AS heard FROM heard GROUP BY 1, 2) h USING (channel, payload)
 	WHERE coalesce(heard, 0) NOT BETWEEN coalesce(sure, 0) AND coalesce(due, 0);
