@@ -4,13 +4,14 @@ Clients of pgbench fetch one job of a queue, and then complete it by its id. Eac
 transaction of its own, as workers do it. "No guard" has no trigger at all: a disabled one still makes
 PostgreSQL lock the row before it updates it, and that writes WAL.
 
-A turn with the guard and one without make a round; the next round has them in the other order. Each
-turn has a table that was just loaded, and handles as many jobs as every other turn, because a fetch
-steps over the index entries of all jobs that were fetched since the last vacuum. A ratio is the
-median of the ratios of the rounds.
+There are two tables, one with the guard and one without, and each client draws for each job which of
+them it takes. So both sides meet the same machine at the same time, and 2 % can be told from noise.
+Jobs a second are those of so many clients that take as long for a job as these did on the average,
+less the slowest hundredth, which waited for a checkpoint or another process. A round has tables that
+were just loaded, because a fetch steps over the index entries of all jobs that were fetched since the
+last vacuum.
 
-The processor time of the server is what the guard costs where commits do not wait for a disk. It
-needs fewer rounds than jobs a second, which depend on the disk and on what else the machine does.
+WAL is measured by rounds in which only one side works.
 """
 import os
 import statistics
@@ -22,13 +23,13 @@ from harness import GUARDED, UNGUARDED, Measurement, Ratio
 from jobs_table import JobsTable
 from workers import NOW
 
-SCHEMA, QUEUE = "guarded", "guard"
+SCHEMAS = {GUARDED: "guarded", UNGUARDED: "unguarded"}
+QUEUE = "guard"
 CLIENTS = 4
 AIM = 0.98
-ROUNDS = 40
-TURN = 2                            # seconds
-TRIAL, QUICK_TURN = 500, 50         # jobs of each client
-STATEMENTS, QUICK_STATEMENTS = 2000, 100
+ROUNDS, ALONE = 12, 2               # of both sides, and of each alone
+JOBS, QUICK_JOBS = 5000, 50         # of each client in a round
+STATEMENTS, QUICK_STATEMENTS = 5000, 100
 WARMING = 10    # of each client: a prepared statement is planned anew five times
 NOTE = ("A ratio of the guard is the median of the ratios of the rounds. In brackets stands its"
         " interval of 95 % confidence.")
@@ -91,12 +92,14 @@ def TABLES(dialect, size):
 
 
 def measure(bench, table):
-    """The two sides in turns."""
-    jobs = Jobs(bench, table.dialect, table.size, SCHEMA)
+    """The two sides, on tables of their own."""
+    jobs = {side: Jobs(bench, table.dialect, table.size, schema)
+            for side, schema in SCHEMAS.items()}
     try:
         yield from Comparison(bench, jobs).measure()
     finally:
-        jobs.drop()
+        for one in jobs.values():
+            one.drop()
 
 
 class Jobs(JobsTable):
@@ -112,13 +115,17 @@ class Jobs(JobsTable):
 
     def verify(self, completed=0):
         """Raises an error unless so many of those are completed by now, and the others wait."""
-        expected = {"available": self.waiting - completed,
-                    "completed": self.size - self.waiting + completed}
+        if self.completed() != completed:
+            raise RuntimeError(f"{self.name}: {self.completed()} jobs, not {completed}")
+
+    def completed(self):
+        """How many of those are completed by now; the others wait."""
         with self.bench.connect(self) as connection:
             found = dict(connection.execute(
                 f"SELECT state::text, count(*) FROM {self.name} GROUP BY state").fetchall())
-        if found != expected:
-            raise RuntimeError(f"{self.name}: {found} instead of {expected}")
+        if sum(found.values()) != self.size or set(found) != {"available", "completed"}:
+            raise RuntimeError(f"{self.name}: {found}")
+        return self.waiting - found["available"]
 
 
 class Comparison:
@@ -126,74 +133,99 @@ class Comparison:
 
     def __init__(self, bench, jobs):
         self.bench, self.jobs = bench, jobs
+        self.any = jobs[GUARDED]
         with bench.connect() as connection:
             connection.execute("SET client_min_messages = warning")
             connection.execute("CREATE EXTENSION IF NOT EXISTS pg_walinspect")
-        jobs.load()
+        self.any.load()
         with bench.connect() as connection:
-            columns = connection.execute(f"SELECT * FROM {jobs.name} LIMIT 0").description
-        names = {"table": jobs.name, "queue": QUEUE, "now": NOW,
-                 "columns": ", ".join(f"job.{column.name}" for column in columns)}
-        self.fetch = FETCH.format(**FETCHES[jobs.dialect], **names)
-        self.complete = COMPLETIONS[jobs.dialect].format(**names) + ";\n"
-        self.calls = QUICK_TURN if bench.quick else TRIAL   # of each client
+            columns = connection.execute(f"SELECT * FROM {self.any.name} LIMIT 0").description
+        self.fetch, self.complete = {}, {}
+        for side, table in jobs.items():
+            names = {"table": table.name, "queue": QUEUE, "now": NOW,
+                     "columns": ", ".join(f"job.{column.name}" for column in columns)}
+            self.fetch[side] = FETCH.format(**FETCHES[table.dialect], **names)
+            self.complete[side] = COMPLETIONS[table.dialect].format(**names) + ";\n"
+        self.calls = QUICK_JOBS if bench.quick else JOBS    # of each client
         self.statements = QUICK_STATEMENTS if bench.quick else STATEMENTS
-        self.values = defaultdict(list)     # by what it is and side: one value a turn
+        self.values = defaultdict(list)     # by what it is and side: one value a round
 
-    def run(self, script, clients, calls, **options):
+    def run(self, scripts, clients, calls, **options):
         """So many transactions of each client, all of which must go well."""
-        done = pgbench.run([script], clients, ("-t", calls), self.jobs.schema, warming=WARMING,
+        done = pgbench.run(scripts, clients, ("-t", calls), self.any.schema, warming=WARMING,
                            **options)
         if len(done.latencies) != clients * (calls - WARMING):
             raise RuntimeError(f"{done.deadlocks} deadlocks and {done.others} other failures")
         return done
 
-    def turn(self, side):
-        """Loads the table, then all that is measured of the side: jobs a second."""
-        self.jobs.load()
+    def load(self, sides):
+        """The tables of those sides, as each round begins with them."""
+        for side in sides:
+            self.jobs[side].load()
+        if GUARDED in sides:
+            with self.bench.connect() as connection:
+                connection.execute(TRIGGER.format(table=self.jobs[GUARDED].name))
+
+    def job(self, side):
+        """The script that fetches a job and completes it."""
+        return f"{self.fetch[side]}\n\\gset\n{self.complete[side]}"
+
+    def together(self, name, scripts, clients, calls, **options):
+        """Clients that draw a side for each transaction: the mean latency of each."""
+        done = self.run([scripts[side] for side in SCHEMAS], clients, calls, **options)
+        for number, side in enumerate(SCHEMAS):
+            latencies = sorted(done.by_script[number])
+            mean = statistics.fmean(latencies[:len(latencies) * 99 // 100])
+            self.values[name, side].append(clients * 1000 / mean if name == "rate"
+                                           else mean * 1000)
+
+    def round(self, sides):
+        """Everything that both sides do at the same time."""
+        self.load(sides)
+        self.together("rate", {side: self.job(side) for side in sides}, CLIENTS, self.calls)
+        completed = sum(jobs.completed() for jobs in self.jobs.values())
+        if completed != CLIENTS * self.calls:
+            raise RuntimeError(f"{completed} jobs were completed")
+        # Commits do not wait for the disk. The jobs that are completed here still wait.
+        options = "-c synchronous_commit=off"
+        self.together("complete", {side: NEXT_ID + self.complete[side] for side in sides}, 1,
+                      self.statements, options=options, n=CLIENTS * self.calls)
+        self.together("fetch", {side: f"{self.fetch[side]};\n" for side in sides}, 1,
+                      self.statements, options=options)
+
+    def alone(self, side):
+        """What one side writes to the WAL, and what its backends take of the processor."""
+        self.load([side])
+        calls = self.calls // 2
         with self.bench.connect() as connection:
-            if side == GUARDED:
-                connection.execute(TRIGGER.format(table=self.jobs.name))
             (start,) = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
-            jobs = CLIENTS * self.calls
-            done, processor = processor_time(connection, lambda: self.run(
-                f"{self.fetch}\n\\gset\n{self.complete}", CLIENTS, self.calls))
+            _, processor = processor_time(
+                connection, lambda: self.run([self.job(side)], CLIENTS, calls))
             for name, value in zip(("processor", "records", "images"),
                                    (processor * 1e6, *written(connection, start))):
-                self.values[name, side].append(value / jobs)
-            for name, one in self.single(jobs):
-                self.values[name, side].append(statistics.median(one.latencies) * 1000)
-        self.jobs.verify(jobs + self.statements)
-        self.values["rate", side].append(done.rate)
-        return done.rate
-
-    def single(self, done):
-        """A run of each statement by one client, whose commits do not wait for the disk. The first
-        jobs of the queue are done, so many; the next are fetched in the order of their ids."""
-        options = "-c synchronous_commit=off"
-        yield "fetch", self.run(f"{self.fetch};\n", 1, self.statements, options=options)
-        yield "complete", self.run(NEXT_ID + self.complete, 1, self.statements, options=options,
-                                   n=done)
+                self.values[name, side].append(value / CLIENTS / calls)
+        self.jobs[side].verify(CLIENTS * calls)
 
     def measure(self):
-        """A trial that fixes how many jobs a turn has, then the rounds."""
-        if not self.bench.quick:
-            enough = int(self.turn(GUARDED) * TURN / CLIENTS)
-            self.calls = min(max(TRIAL, enough), (self.jobs.waiting - self.statements) // CLIENTS)
-            self.values.clear()
-        self.bench.interleave({side: lambda side=side: self.turn(side)
-                               for side in (GUARDED, UNGUARDED)}, 0, ROUNDS, ROUNDS)
+        """The rounds of both, and those of one side or the other."""
+        sides = list(SCHEMAS)
+        for number in range(1 + (2 if self.bench.quick else ROUNDS)):
+            self.round(sides[::-1] if number % 2 else sides)
+            if number == 0:
+                self.values.clear()     # it warmed up
+        for number in range(1 if self.bench.quick else ALONE):
+            for side in sides[::-1] if number % 2 else sides:
+                self.alone(side)
         for key, name, unit, at_least in (
                 ("rate", f"fetch and complete, {CLIENTS} clients", "jobs/s", True),
-                ("processor", f"processor time of the server, {CLIENTS} clients", "µs/job", False),
                 ("fetch", "fetch, 1 client, no wait for the disk", "µs", False),
                 ("complete", "complete, 1 client, no wait for the disk", "µs", False),
+                ("processor", f"processor time of the server, {CLIENTS} clients", "µs/job", False),
                 ("records", "WAL, without images of pages", "bytes/job", False),
                 ("images", "WAL, images of pages", "bytes/job", False)):
-            # The first round warmed up.
             yield Measurement(
-                "guard", name, self.jobs.dialect, self.jobs.size, 0, unit,
-                {side: self.values[key, side][1:] for side in (GUARDED, UNGUARDED)},
+                "guard", name, self.any.dialect, self.any.size, 0, unit,
+                {side: self.values[key, side] for side in (GUARDED, UNGUARDED)},
                 [Ratio(GUARDED, UNGUARDED, AIM if key == "rate" else None, at_least,
                        by_rounds=True)], NOTE)
 

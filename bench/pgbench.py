@@ -10,7 +10,8 @@ class Run(NamedTuple):
     """What a run of pgbench's log tells."""
     start: float      # the moments of the monotonic clock between which its transactions ran
     end: float
-    latencies: list   # of the transactions that went well, in ms, less each client's first
+    latencies: list   # of the transactions that went well, in ms, less each client's first,
+    by_script: dict   # and the same by the number of their script
     deadlocks: int    # how many that failed with one
     others: int       # how many failed otherwise
 
@@ -52,17 +53,18 @@ def run(scripts, clients, limit, prefix, warming=0, options="", **variables):
 def _read(lines, warming):
     """The log: client, number, microseconds or why it failed, script, time of day when it ended."""
     offset = time.time() - time.monotonic()
-    latencies, ends, starts, failures = [], [], [], []
-    for _, number, elapsed, _, seconds, microseconds, *_ in lines:
+    latencies, by_script, ends, starts, failures = [], {}, [], [], []
+    for _, number, elapsed, script, seconds, microseconds, *_ in lines:
         if elapsed.isdigit() and int(number) <= warming:
             continue
         ends.append(int(seconds) + int(microseconds) / 1e6 - offset)
         if elapsed.isdigit():
             latencies.append(int(elapsed) / 1000)
+            by_script.setdefault(int(script), []).append(latencies[-1])
             starts.append(ends[-1] - latencies[-1] / 1000)
         else:
             failures.append(elapsed)
     if not latencies:
         raise RuntimeError("no transaction of pgbench went well")
     deadlocks = failures.count("deadlock")
-    return Run(min(starts), max(ends), latencies, deadlocks, len(failures) - deadlocks)
+    return Run(min(starts), max(ends), latencies, by_script, deadlocks, len(failures) - deadlocks)
