@@ -6,38 +6,45 @@
 
 EXTENSION = oban_manage
 MODULE_big = oban_manage
+# The five floors, from the lowest; docs/architecture.md
 OBJS = \
-	src/batches.o \
-	src/callable.o \
-	src/calls.o \
-	src/cancel_retry_delete.o \
-	src/change_values.o \
-	src/changes.o \
-	src/conditions.o \
-	src/filter.o \
-	src/guard.o \
-	src/guard_rows.o \
-	src/job_argument.o \
-	src/job_changes.o \
-	src/job_columns.o \
-	src/job_ids.o \
-	src/job_result.o \
-	src/jobs_table.o \
-	src/json_keys.o \
-	src/lower_case.o \
-	src/oban_manage.o \
-	src/outcomes.o \
-	src/plan_cache.o \
-	src/queries.o \
-	src/read_job.o \
-	src/signals.o \
-	src/trigger_contexts.o \
-	src/trigger_rows.o \
-	src/triggers.o \
-	src/update.o \
-	src/update_steps.o \
-	src/update_with.o \
-	src/update_with_calls.o
+	src/jobs/columns.o \
+	src/jobs/errors.o \
+	src/jobs/job_ids.o \
+	src/jobs/job_result.o \
+	src/jobs/jobs_table.o \
+	src/jobs/settings.o \
+	src/jobs/signals.o \
+	src/statements/conditions.o \
+	src/statements/job_columns.o \
+	src/statements/plan_cache.o \
+	src/statements/queries.o \
+	src/arguments/callable.o \
+	src/arguments/change_values.o \
+	src/arguments/changes.o \
+	src/arguments/filter.o \
+	src/arguments/job_argument.o \
+	src/arguments/json_keys.o \
+	src/arguments/lower_case.o \
+	src/verbs/job_changes.o \
+	src/verbs/run.o \
+	src/verbs/selection.o \
+	src/verbs/transitions.o \
+	src/verbs/update.o \
+	src/verbs/update_steps.o \
+	src/verbs/update_with.o \
+	src/functions/batches.o \
+	src/functions/by_filter.o \
+	src/functions/change_jobs.o \
+	src/functions/guard.o \
+	src/functions/guard_rows.o \
+	src/functions/manage_jobs.o \
+	src/functions/read_job.o \
+	src/functions/trigger_contexts.o \
+	src/functions/trigger_rows.o \
+	src/functions/triggers.o \
+	src/functions/update_jobs.o \
+	src/functions/update_jobs_with.o
 DATA = oban_manage--1.0.sql
 PGFILEDESC = "oban_manage - manage Oban jobs from SQL"
 
@@ -45,9 +52,11 @@ REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
 TAP_TESTS = 1
 
+PG_CPPFLAGS = -I$(srcdir)/src
+
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 # PGXS has no header dependencies unless the server was built with them.
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(wildcard src/*/*.h)

@@ -5,21 +5,21 @@
 
 step_analyzer()
 {
-	local flags=(-O2 -fno-strict-aliasing -fwrapv -Wall -Werror -isystem
+	local flags=(-Isrc -O2 -fno-strict-aliasing -fwrapv -Wall -Werror -isystem
 		"$("$PG_CONFIG" --includedir-server)")
-	each gcc -fanalyzer "${flags[@]}" -c -o /dev/null -- src/*.c
+	each gcc -fanalyzer "${flags[@]}" -c -o /dev/null -- src/*/*.c
 }
 
 # clang-tidy FILE -- FLAG…: "each" adds the file at the end.
 tidy()
 {
-	clang-tidy --quiet --config-file=dev/clang-tidy "$1" -- -std=gnu99 \
+	clang-tidy --quiet --config-file=dev/clang-tidy "$1" -- -std=gnu99 -Isrc \
 		-isystem "$("$PG_CONFIG" --includedir-server)"
 }
 
 step_tidy()
 {
-	each tidy -- src/*.c
+	each tidy -- src/*/*.c
 }
 
 # ---- the extension at work

@@ -6,6 +6,7 @@
 
 built=
 served=
+declare -A only # the tests of a step, where some are named
 
 report()
 {
@@ -46,7 +47,18 @@ step_compile()
 {
 	if in_group build . "${strict[@]}" >"$log" 2>&1; then
 		built=yes
-		passed=$(printf '%s\n' src/*.c | wc -l)
+		passed=$(printf '%s\n' src/*/*.c | wc -l)
+	else
+		failed=1
+	fi
+}
+
+# No file includes, and no object calls, what stands on a higher floor.
+step_floors()
+{
+	need_build || return 0
+	if dev/floors >>"$log" 2>&1; then
+		passed=1
 	else
 		failed=1
 	fi
@@ -54,14 +66,14 @@ step_compile()
 
 step_format()
 {
-	each clang-format --dry-run -Werror -- src/*.[ch]
+	each clang-format --dry-run -Werror -- src/*/*.[ch]
 }
 
 step_cppcheck()
 {
 	# legacyUninitvar takes ".field = value" in an initializer for a use of the variable.
 	each cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability \
-		--include=dev/cppcheck.h --suppress=legacyUninitvar -- src/*.c
+		-Isrc --include=dev/cppcheck.h --suppress=legacyUninitvar -- src/*/*.c
 }
 
 step_shell()
@@ -96,7 +108,7 @@ step_exports()
 step_length()
 {
 	local file lines
-	for file in src/*.[ch]; do
+	for file in src/*/*.[ch]; do
 		lines=$(wc -l <"$file")
 		if [ "$lines" -le 500 ]; then
 			passed=$((passed + 1))
@@ -164,26 +176,41 @@ tally_regress()
 	fi
 }
 
-# run_installcheck DIR OTHER DIFFS TEST…: those tests of the sources in DIR, without the kind OTHER.
+# test_file STEP NAME: the file of a single test, if there is one.
+test_file()
+{
+	case $1 in
+		regress) ls "sql/$2.sql" ;;
+		isolation) ls "specs/$2.spec" ;;
+		tap) ls "t/$2.pl" ;;
+	esac 2>/dev/null || true
+}
+
+# run_installcheck DIR KIND OTHER DIFFS TEST…: those tests of one kind of the sources in DIR.
 run_installcheck()
 {
-	local status=0
-	in_group make -s -C "$1" "PG_CONFIG=$PG_CONFIG" installcheck TAP_TESTS='' "$2=" \
-		>"$log.out" 2>&1 || status=$?
-	tally_regress $status "$log.out" $(($# - 3))
-	[ ! -e "$1/$3" ] || cat "$1/$3" >>"$log"
+	local status=0 names=("${@:5}")
+	names=("${names[@]##*/}")
+	in_group make -s -C "$1" "PG_CONFIG=$PG_CONFIG" installcheck TAP_TESTS='' "$3=" \
+		"$2=${names[*]%.*}" >"$log.out" 2>&1 || status=$?
+	tally_regress $status "$log.out" ${#names[@]}
+	[ ! -e "$1/$4" ] || cat "$1/$4" >>"$log"
 }
 
-# run_regress DIR: sql/ of the sources in DIR.
+# run_regress DIR [NAME…]: sql/ of the sources in DIR, or those tests of it.
 run_regress()
 {
-	run_installcheck "$1" ISOLATION regression.diffs "$1"/sql/*.sql
+	local tests=("${@:2}")
+	[ ${#tests[@]} != 0 ] || tests=("$1"/sql/*.sql)
+	run_installcheck "$1" REGRESS ISOLATION regression.diffs "${tests[@]}"
 }
 
-# run_isolation DIR: specs/ of the sources in DIR.
+# run_isolation DIR [NAME…]: specs/ of the sources in DIR, or those tests of it.
 run_isolation()
 {
-	run_installcheck "$1" REGRESS output_iso/regression.diffs "$1"/specs/*.spec
+	local tests=("${@:2}")
+	[ ${#tests[@]} != 0 ] || tests=("$1"/specs/*.spec)
+	run_installcheck "$1" ISOLATION REGRESS output_iso/regression.diffs "${tests[@]}"
 }
 
 # tally_tap STATUS OUTPUT: counts lines of TAP.
@@ -205,23 +232,31 @@ tally_tap()
 
 step_regress()
 {
+	local names
 	need_server || return 0
-	run_regress .
+	read -ra names <<<"${only[regress]-}"
+	run_regress . "${names[@]}"
 }
 
 step_isolation()
 {
+	local names
 	need_server || return 0
-	run_isolation .
+	read -ra names <<<"${only[isolation]-}"
+	run_isolation . "${names[@]}"
 }
 
 # File by file, for each wipes the servers' logs of the one before.
 step_tap()
 {
-	local test status before
+	local test status before tests
 	need_build || return 0
 	need_node_modules
-	for test in t/*.pl; do
+	read -ra tests <<<"${only[tap]-}"
+	tests=("${tests[@]/#/t/}")
+	tests=("${tests[@]/%/.pl}")
+	[ ${#tests[@]} != 0 ] || tests=(t/*.pl)
+	for test in "${tests[@]}"; do
 		before=$failed
 		status=0
 		in_group make -s "PG_CONFIG=$PG_CONFIG" installcheck REGRESS='' ISOLATION='' \

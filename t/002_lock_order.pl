@@ -1,7 +1,7 @@
 # Two sessions call for the same 1,000 random jobs in opposite orders, at the same time, over and
 # over: no deadlock, and each job is changed exactly once.
 #
-# Shown to fail without ORDER BY in the locking statement (append_lock in src/queries.c).
+# Shown to fail without ORDER BY in the locking statement (append_lock in src/statements/queries.c).
 
 use strict;
 use warnings;

@@ -7,7 +7,7 @@
 #
 # Shown to fail without the guard: cancelled jobs come back, and retries are overwritten.
 # Shown to fail with the state test in a subquery that takes no lock (append_write and append_lock
-# in src/queries.c): executing jobs are deleted and made available, and cancels of them tell nobody.
+# in src/statements/queries.c): executing jobs are deleted and made available, and cancels of them tell nobody.
 
 use strict;
 use warnings;

@@ -7,7 +7,7 @@
 # its worker; nobody met an error.
 #
 # Shown to fail without the guard: cancelled jobs come back.
-# Shown to fail, by changes in append_lock (src/queries.c): with its conditions in a subquery, which
+# Shown to fail, by changes in append_lock (src/statements/queries.c): with its conditions in a subquery, which
 # takes no lock, executing jobs are cancelled by a filter for available ones; without FOR their
 # workers are not told.
 

@@ -4,7 +4,7 @@
 # update under fails the verb with its error, wholly.
 #
 # Shown to fail with a verb that writes by heap_update instead of a statement (nothing is published),
-# with a guard that keeps nothing (src/guard.c), and with a guard enabled in the ordinary way.
+# with a guard that keeps nothing (src/functions/guard.c), and with a guard enabled in the ordinary way.
 
 use strict;
 use warnings;

@@ -6,8 +6,8 @@
 # and PostgreSQL says so across transactions. Later ones (max_prepared_statements) keep track of them.
 #
 # Shown to fail with the prefix kept from a call to the next in place of being asked for each time
-# (om_prefix in src/jobs_table.c), and with the wake signal sent when a backend first calls only
-# (src/signals.c). That kept plans are made anew it does not show: PostgreSQL plans anew by itself
+# (om_prefix in src/jobs/jobs_table.c), and with the wake signal sent when a backend first calls only
+# (src/jobs/signals.c). That kept plans are made anew it does not show: PostgreSQL plans anew by itself
 # where no name has changed (t/014_extension_changed.pl).
 
 use strict;

@@ -63,12 +63,12 @@ check_bytes();
 check_all_letters();
 done_testing();
 
-# src/lower_case_table.h is what dev/lower-case prints.
+# src/arguments/lower_case_table.h is what dev/lower-case prints.
 sub check_table
 {
 	my ($made) = run_command([ 'perl', "$root/dev/lower-case" ]);
 
-	is($made . "\n", slurp_file("$root/src/lower_case_table.h"), 'the table is up to date');
+	is($made . "\n", slurp_file("$root/src/arguments/lower_case_table.h"), 'the table is up to date');
 	return;
 }
 

@@ -1,0 +1,129 @@
+/*
+ * by_filter.c
+ *		The SQL functions that find their jobs by a filter: the dry run, and each
+ *		verb.
+ */
+#include "verbs/verbs.h"
+
+#include "executor/spi.h"
+
+/*
+ * Add the argument max_jobs to a filter; NULL is no limit.
+ */
+static void
+limit_filter(OmFilter *filter, FunctionCallInfo fcinfo, int argno)
+{
+	int32 max_jobs;
+
+	if (PG_ARGISNULL(argno))
+		return;
+	max_jobs = PG_GETARG_INT32(argno);
+	if (max_jobs < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("max_jobs must not be negative"),
+				 errhint("Pass NULL for no limit.")));
+	om_filter_add(filter, OM_LIMIT, max_jobs);
+}
+
+/*
+ * oban_all_jobs(filter jsonb, max_jobs integer, prefix text) -> setof oban_job
+ *		The jobs that match the filter, in id order, at most max_jobs of them:
+ *		those that a verb with this filter would look at.
+ *
+ * Errors: those of om_jobs_table_by_prefix and om_filter_read; max_jobs is
+ * negative (22023).
+ */
+PG_FUNCTION_INFO_V1(oban_all_jobs);
+
+Datum
+oban_all_jobs(PG_FUNCTION_ARGS)
+{
+	Oid jobs = om_jobs_table_argument(fcinfo, 2, AccessShareLock);
+	OmFilter filter;
+	Datum params[OM_N_CONDITIONS];
+	OmJobResult result;
+
+	om_filter_read(&filter, om_jsonb_argument(fcinfo, 0), jobs);
+	limit_filter(&filter, fcinfo, 1);
+	(void) om_filter_params(&filter, params);
+	om_job_result_init(&result, fcinfo);
+
+	SPI_connect();
+	om_query_run(jobs, (OmQuery){.step = OM_READ, .conditions = filter.conditions}, params,
+				 om_job_result_put, &result);
+	SPI_finish();
+	return om_job_result_return(&result, fcinfo);
+}
+
+/*
+ * The verbs: the filter, the changes of an update, max_jobs, the prefix, when
+ * retried jobs are to run.
+ */
+static Datum
+run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
+{
+	int max_jobs_argno = verb == OM_UPDATE ? 2 : 1;
+	OmCall call = {
+		.verb = verb,
+		.jobs = om_jobs_table_argument(fcinfo, max_jobs_argno + 1, RowExclusiveLock),
+	};
+	uint64 count;
+
+	om_filter_read(&call.filter, om_jsonb_argument(fcinfo, 0), call.jobs);
+	if (verb == OM_UPDATE)
+		om_changes_check(&call.changes, om_jsonb_argument(fcinfo, 1), call.jobs);
+	limit_filter(&call.filter, fcinfo, max_jobs_argno);
+	if (verb == OM_RETRY)
+		call.retry_at = om_retry_at_argument(fcinfo, max_jobs_argno + 2);
+
+	SPI_connect();
+	count = om_call_run(&call);
+	SPI_finish();
+	PG_RETURN_INT64(count);
+}
+
+/*
+ * oban_cancel_all_jobs(filter jsonb, max_jobs integer, prefix text) -> bigint
+ * oban_retry_all_jobs(filter jsonb, max_jobs integer, prefix text, scheduled_at timestamptz)
+ * -> bigint
+ * oban_delete_all_jobs(filter jsonb, max_jobs integer, prefix text) -> bigint
+ *		Do to the jobs that match the filter what the verb does to jobs in their
+ *		states; returns how many it changed, at most max_jobs, the lowest ids
+ *		first.
+ * oban_update_all_jobs(filter jsonb, changes jsonb, max_jobs integer, prefix text)
+ * -> bigint
+ *		Update the jobs that match the filter, at most max_jobs of them; returns
+ *		how many; with empty changes, how many match.
+ *
+ * Errors: those of om_jobs_table_by_prefix, om_filter_read, om_changes_check and
+ * om_retry_at_argument; max_jobs is negative (22023); too few max_attempts for the
+ * attempts that a job has made (22023); and what the table itself raises.
+ */
+PG_FUNCTION_INFO_V1(oban_cancel_all_jobs);
+PG_FUNCTION_INFO_V1(oban_retry_all_jobs);
+PG_FUNCTION_INFO_V1(oban_delete_all_jobs);
+PG_FUNCTION_INFO_V1(oban_update_all_jobs);
+
+Datum
+oban_cancel_all_jobs(PG_FUNCTION_ARGS)
+{
+	return run_by_filter(fcinfo, OM_CANCEL);
+}
+
+Datum
+oban_retry_all_jobs(PG_FUNCTION_ARGS)
+{
+	return run_by_filter(fcinfo, OM_RETRY);
+}
+
+Datum
+oban_delete_all_jobs(PG_FUNCTION_ARGS)
+{
+	return run_by_filter(fcinfo, OM_DELETE);
+}
+
+Datum
+oban_update_all_jobs(PG_FUNCTION_ARGS)
+{
+	return run_by_filter(fcinfo, OM_UPDATE);
+}

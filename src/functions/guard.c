@@ -1,0 +1,429 @@
+/*
+ * guard.c
+ *		The guard of a jobs table: a trigger that keeps out what comes too late.
+ *
+ * Both Obans answer for a job by its id alone. And some of their statements (the
+ * stager, the pruner, operations on many jobs) judge the state on a version of
+ * the row that may be older than the one they then change. So a cancelled job
+ * would run, a retry would be overwritten, a job that executes would be started
+ * again or deleted.
+ *
+ * The guard knows two kinds of statements. A late answer is about a run that has
+ * ended: the job stays as it is, and only what the worker reports is written. A
+ * stale statement judged an older version of the row: it is passed over. The guard
+ * lets all else through, and returns as early as it can, because it runs in the
+ * statements that workers send most.
+ */
+#include "functions/guard.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/sysattr.h"
+#include "access/xact.h"
+#include "catalog/partition.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+/* An UPDATE that fired the guard, to tell the DELETE of a move to another partition */
+typedef struct GuardedUpdate
+{
+	TransactionId xid;
+	Oid relid;
+	ItemPointerData tid; /* no other row comes there in that transaction */
+} GuardedUpdate;
+
+/* One for each depth of triggers, so that a statement of a nested trigger does not overwrite it */
+static GuardedUpdate *guarded_updates = NULL;
+static int n_guarded_updates = 0;
+
+/* ---- late answers ---- */
+
+static int64
+old_attempt(const GuardedRow *row)
+{
+	return om_guarded_number(row, row->data->tg_trigtuple, GUARD_ATTEMPT);
+}
+
+/*
+ * A snooze gives the attempt back: Oban for Python, and Oban for Elixir since
+ * 2.23.1, take 1 off attempt; Oban for Elixir before that adds 1 to max_attempts.
+ */
+static bool
+is_snooze(const GuardedRow *row)
+{
+	HeapTuple old_tuple = row->data->tg_trigtuple;
+	HeapTuple new_tuple = row->data->tg_newtuple;
+
+	return row->new_state == JOB_SCHEDULED &&
+		   (om_guarded_number(row, new_tuple, GUARD_ATTEMPT) == old_attempt(row) - 1 ||
+			om_guarded_number(row, new_tuple, GUARD_MAX_ATTEMPTS) ==
+				om_guarded_number(row, old_tuple, GUARD_MAX_ATTEMPTS) + 1);
+}
+
+/*
+ * Is it an answer about a run that ended, for a job that was retried since and
+ * waits to run again?
+ */
+static bool
+answers_ended_run(const GuardedRow *row)
+{
+	int64 attempt;
+	int64 run;
+	bool isnull;
+	Timestamp attempted_at = DatumGetTimestamp(om_guarded_old(row, GUARD_ATTEMPTED_AT, &isnull));
+
+	if (isnull)
+		return false;
+	attempt = old_attempt(row);
+	if (!om_guarded_adds_entry(row, &run) || run < 1 || run > attempt)
+	{
+		/* These need no entry, and are about the last run. */
+		if (row->new_state != JOB_COMPLETED && !(is_snooze(row) && !om_guarded_keeps_schedule(row)))
+			return false;
+		run = attempt;
+	}
+
+	/* A retry puts the schedule after the last run; a rescue or a stager does not. */
+	if (run >= attempt)
+	{
+		Timestamp scheduled_at =
+			DatumGetTimestamp(om_guarded_old(row, GUARD_SCHEDULED_AT, &isnull));
+
+		if (isnull || scheduled_at <= attempted_at)
+			return false;
+	}
+	/* Such a job waits because that run failed, and not because it was retried. */
+	return !(row->old_state == JOB_RETRYABLE && om_guarded_has_entry(row, run));
+}
+
+static bool
+is_late_answer(const GuardedRow *row)
+{
+	bool isnull;
+	int64 run;
+
+	/* Most often a worker has fetched the job. */
+	if (row->new_state == JOB_EXECUTING || row->new_state == 0)
+		return false;
+
+	if (row->old_state & JOB_WAITING)
+		return answers_ended_run(row);
+
+	if (row->old_state == JOB_EXECUTING)
+		return old_attempt(row) > 1 && om_guarded_adds_entry(row, &run) && run >= 1 &&
+			   run < old_attempt(row);
+
+	if (row->old_state == JOB_CANCELLED && (row->new_state == JOB_RETRYABLE || is_snooze(row)))
+	{
+		/* Every retry clears it. */
+		(void) om_guarded_new(row, GUARD_CANCELLED_AT, &isnull);
+		return !isnull;
+	}
+	return false;
+}
+
+/*
+ * The row that a late answer writes: what the worker reports, in errors and meta,
+ * and the state, the times and the attempt as they were.
+ */
+static HeapTuple
+keep_job(const GuardedRow *row)
+{
+	int attnums[GUARD_N_COLUMNS - GUARD_STATE];
+	Datum values[GUARD_N_COLUMNS - GUARD_STATE];
+	bool nulls[GUARD_N_COLUMNS - GUARD_STATE];
+
+	for (int i = 0; i < GUARD_N_COLUMNS - GUARD_STATE; i++)
+	{
+		attnums[i] = row->table->attnums[GUARD_STATE + i];
+		values[i] = om_guarded_old(row, GUARD_STATE + i, &nulls[i]);
+	}
+	return heap_modify_tuple_by_cols(row->data->tg_newtuple,
+									 RelationGetDescr(row->data->tg_relation),
+									 GUARD_N_COLUMNS - GUARD_STATE, attnums, values, nulls);
+}
+
+/* ---- stale statements ---- */
+
+/*
+ * Is the row newer than what the statement's snapshot shows of it? Only of a heap
+ * can that be told.
+ */
+static bool
+is_newer_version(const GuardedRow *row)
+{
+	TransactionId xmin;
+
+	if (row->data->tg_relation->rd_tableam != GetHeapamTableAmRoutine())
+		return false;
+	xmin = HeapTupleHeaderGetXmin(row->data->tg_trigtuple->t_data);
+	return XidInMVCCSnapshot(xmin, GetActiveSnapshot()) &&
+		   !TransactionIdIsCurrentTransactionId(xmin);
+}
+
+/* For note_seen */
+typedef struct Seen
+{
+	const GuardedTable *table;
+	int state;
+} Seen;
+
+static void
+note_seen(TupleTableSlot *slot, void *state)
+{
+	Seen *seen = state;
+	bool isnull;
+	Datum value = slot_getattr(slot, OM_STATE_STATE, &isnull);
+
+	seen->state = isnull ? 0 : om_guarded_state(seen->table, value);
+}
+
+static void
+seen_error_callback(void *arg)
+{
+	errcontext("guard of \"%s\", with the rights of the table's owner", (const char *) arg);
+}
+
+/*
+ * The state that the statement saw: that of the job in its own snapshot; 0 when
+ * there was none. A row may have come from another partition, so the whole table is
+ * looked at, with the rights of its owner, as a foreign key's checks do: the role
+ * that answers may have no right to read the job.
+ */
+static int
+seen_state(const GuardedRow *row)
+{
+	Oid relid = RelationGetRelid(row->data->tg_relation);
+	Seen seen = {.table = row->table};
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = seen_error_callback,
+		.arg = RelationGetRelationName(row->data->tg_relation),
+	};
+	Datum id = Int64GetDatum(om_guarded_number(row, row->data->tg_trigtuple, GUARD_ID));
+	Oid user;
+	int context;
+
+	if (row->data->tg_relation->rd_rel->relispartition)
+	{
+		List *ancestors = get_partition_ancestors(relid);
+
+		if (ancestors != NIL)
+			relid = llast_oid(ancestors);
+		LockRelationOid(relid, AccessShareLock);
+	}
+
+	error_context_stack = &callback;
+	GetUserIdAndSecContext(&user, &context);
+	SPI_connect();
+	SetUserIdAndSecContext(om_jobs_table_owner(relid),
+						   context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+	om_query_run(relid, (OmQuery){.step = OM_STATE, .conditions = OM_BY_ID}, &id, note_seen, &seen);
+	SetUserIdAndSecContext(user, context);
+	SPI_finish();
+	error_context_stack = callback.previous;
+	return seen.state;
+}
+
+/*
+ * Was the job rescheduled for later?
+ */
+static bool
+is_rescheduled(const GuardedRow *row)
+{
+	bool isnull;
+	Timestamp scheduled_at = DatumGetTimestamp(om_guarded_old(row, GUARD_SCHEDULED_AT, &isnull));
+
+	/* Oban's timestamps hold UTC. */
+	return !isnull && scheduled_at > GetCurrentTimestamp() && om_guarded_keeps_schedule(row);
+}
+
+static bool
+adds_no_entry(const GuardedRow *row)
+{
+	int64 run;
+
+	return !om_guarded_adds_entry(row, &run);
+}
+
+/*
+ * Not by a cascade or another trigger, where a foreign key would be left dangling
+ */
+static bool
+is_deleted_directly(const GuardedRow *row)
+{
+	return om_trigger_depth() == 1;
+}
+
+/*
+ * What a statement that judged an older version must not do. Where the state that
+ * it saw does not matter, saw is 0.
+ */
+/* clang-format off */
+static const struct
+{
+	int old_states;
+	int new_states;
+	int saw;
+	bool (*further)(const GuardedRow *row); /* NULL: always */
+} stale_rules[] = {
+	{JOB_SCHEDULED | JOB_RETRYABLE, JOB_AVAILABLE, 0, is_rescheduled},
+	{JOB_EXECUTING, JOB_AVAILABLE, JOB_IN_ANY_STATE & ~JOB_EXECUTING, NULL}, /* it was fetched */
+	{JOB_COMPLETED, JOB_AVAILABLE, JOB_IN_ANY_STATE & ~JOB_COMPLETED, NULL}, /* it ran to its end */
+	{JOB_CANCELLED | JOB_DISCARDED | JOB_SUSPENDED, JOB_AVAILABLE, JOB_SCHEDULED | JOB_RETRYABLE,
+	 om_guarded_keeps_schedule},
+	{JOB_COMPLETED | JOB_DISCARDED, JOB_CANCELLED, JOB_UNFINISHED, adds_no_entry},
+	{JOB_EXECUTING, JOB_DELETED, JOB_IN_ANY_STATE & ~JOB_EXECUTING, is_deleted_directly},
+	{JOB_WAITING, JOB_DELETED, JOB_FINISHED, is_deleted_directly}, /* it was retried */
+};
+/* clang-format on */
+
+static bool
+is_stale(const GuardedRow *row)
+{
+	for (size_t i = 0; i < lengthof(stale_rules); i++)
+	{
+		if ((row->old_state & stale_rules[i].old_states) == 0 ||
+			(row->new_state & stale_rules[i].new_states) == 0)
+			continue;
+		return is_newer_version(row) &&
+			   (stale_rules[i].further == NULL || stale_rules[i].further(row)) &&
+			   (stale_rules[i].saw == 0 || (seen_state(row) & stale_rules[i].saw) != 0);
+	}
+	return false;
+}
+
+/* ---- moves to another partition ---- */
+
+static GuardedUpdate
+this_row(const GuardedRow *row)
+{
+	return (GuardedUpdate){
+		.xid = GetTopTransactionIdIfAny(),
+		.relid = RelationGetRelid(row->data->tg_relation),
+		.tid = row->data->tg_trigtuple->t_self,
+	};
+}
+
+/*
+ * Note an UPDATE of a row in a partition, which may become a move.
+ */
+static void
+note_update(const GuardedRow *row)
+{
+	int depth = om_trigger_depth();
+
+	if (depth >= n_guarded_updates)
+	{
+		int count = Max(2 * depth, 8);
+		Size size = count * sizeof(GuardedUpdate);
+
+		guarded_updates = guarded_updates == NULL ? MemoryContextAlloc(TopMemoryContext, size)
+												  : repalloc(guarded_updates, size);
+		memset(&guarded_updates[n_guarded_updates], 0,
+			   (count - n_guarded_updates) * sizeof(GuardedUpdate));
+		n_guarded_updates = count;
+	}
+	guarded_updates[depth] = this_row(row);
+}
+
+/*
+ * Does the DELETE belong to an UPDATE that moves the row to another partition? It
+ * fires the guard for the same row twice. To keep the row then would lose the
+ * UPDATE, which may be a worker's answer.
+ */
+static bool
+is_moved(const GuardedRow *row)
+{
+	GuardedUpdate now = this_row(row);
+	int depth = om_trigger_depth();
+	GuardedUpdate *update;
+
+	if (depth >= n_guarded_updates)
+		return false;
+	update = &guarded_updates[depth];
+	return update->xid == now.xid && update->relid == now.relid &&
+		   ItemPointerEquals(&update->tid, &now.tid);
+}
+
+/* ---- the trigger ---- */
+
+/*
+ * Does the UPDATE name the state? The trigger may be for all updates.
+ */
+static bool
+names_state(const GuardedRow *row)
+{
+	return bms_is_member(row->table->attnums[GUARD_STATE] - FirstLowInvalidHeapAttributeNumber,
+						 row->data->tg_updatedcols);
+}
+
+static void
+check_event(FunctionCallInfo fcinfo)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function was not called by a trigger"),
+						errhint("It is for CREATE TRIGGER.")));
+	if (!TRIGGER_FIRED_BEFORE(data->tg_event) || !TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
+		!(TRIGGER_FIRED_BY_UPDATE(data->tg_event) || TRIGGER_FIRED_BY_DELETE(data->tg_event)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" on \"%s\" cannot guard jobs", data->tg_trigger->tgname,
+						RelationGetRelationName(data->tg_relation)),
+				 errhint("Create it BEFORE UPDATE OF state OR DELETE and FOR EACH ROW.")));
+}
+
+/*
+ * oban_guard_job() -> trigger
+ *		For BEFORE UPDATE OF state OR DELETE ... FOR EACH ROW on an oban_jobs table,
+ *		without a WHEN clause; or BEFORE UPDATE OR DELETE, where updates that do not
+ *		name the state may move rows to another partition. A worker's answer about a run that ended keeps the job
+ *		as it is, and writes the errors and meta that the worker reports; its row is
+ *		returned as always. A statement that judged an older version of the row is
+ *		passed over, and returns no row. The rules are in docs/guard.md. What the
+ *		extension itself writes goes through, and so does everything while
+ *		oban_manage.guard is off.
+ *
+ * Errors: not such a trigger (39P01), and those of om_jobs_table_shape.
+ */
+PG_FUNCTION_INFO_V1(oban_guard_job);
+
+Datum
+oban_guard_job(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	GuardedRow row = {.data = data};
+	bool is_update;
+	Datum passed;
+
+	check_event(fcinfo);
+	is_update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	passed = PointerGetDatum(is_update ? data->tg_newtuple : data->tg_trigtuple);
+	if (!om_guard || om_query_writes_now())
+		return passed;
+
+	row.table = om_guarded_table(data->tg_relation);
+	row.old_state = om_guarded_state_of(&row, data->tg_trigtuple);
+	row.new_state = is_update ? om_guarded_state_of(&row, data->tg_newtuple) : JOB_DELETED;
+
+	if (data->tg_relation->rd_rel->relispartition)
+	{
+		if (is_update)
+			note_update(&row);
+		else if (is_moved(&row))
+			return passed;
+	}
+
+	if (is_update && !names_state(&row))
+		return passed;
+	if (is_update && is_late_answer(&row))
+		return PointerGetDatum(keep_job(&row));
+	return is_stale(&row) ? PointerGetDatum(NULL) : passed;
+}

@@ -1,0 +1,315 @@
+/*
+ * manage_jobs.c
+ *		oban_manage_jobs: a verb over many jobs, and what becomes of each of them.
+ *
+ * The jobs that the call names are all locked and looked at, also those that the
+ * verb does not act on, so that what it says of them was so when it acted.  A
+ * dry run looks without a lock.
+ */
+#include "verbs/verbs.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
+
+typedef struct Outcome
+{
+	const char *old_state; /* NULL: there is no such job */
+	const char *new_state; /* NULL: there is none */
+	bool applies;		   /* does the verb act on the job? */
+	bool spent;			   /* it would, had the job not made so many attempts; retry */
+	bool done;			   /* does the row that was written say so? */
+} Outcome;
+
+typedef struct Outcomes
+{
+	OmObserver observer;
+	OmJobIds ids; /* distinct, in order */
+	Outcome *each;
+	List *states; /* their names, each once */
+	MemoryContext context;
+} Outcomes;
+
+/*
+ * The name of the state in a column of the row; there are few, so each is kept
+ * once.
+ */
+static const char *
+read_state(Outcomes *outcomes, TupleTableSlot *row, AttrNumber column)
+{
+	MemoryContext caller;
+	bool isnull;
+	Datum value = slot_getattr(row, column, &isnull);
+	char *state;
+	ListCell *lc;
+
+	if (isnull)
+		return NULL;
+	state = TextDatumGetCString(value);
+	foreach (lc, outcomes->states)
+	{
+		if (strcmp(lfirst(lc), state) == 0)
+		{
+			pfree(state);
+			return lfirst(lc);
+		}
+	}
+
+	caller = MemoryContextSwitchTo(outcomes->context);
+	state = pstrdup(state);
+	outcomes->states = lappend(outcomes->states, state);
+	MemoryContextSwitchTo(caller);
+	return state;
+}
+
+/*
+ * The outcome of the job whose id is the row's first column; NULL when it is none
+ * of ours: a trigger has given the row another id, or a foreign table's server
+ * has sent a row that was not asked for.
+ */
+static Outcome *
+find_outcome(Outcomes *outcomes, TupleTableSlot *row)
+{
+	bool isnull;
+	int i = om_job_ids_find(&outcomes->ids, DatumGetInt64(slot_getattr(row, 1, &isnull)));
+
+	return i >= 0 ? &outcomes->each[i] : NULL;
+}
+
+/*
+ * Note what OM_LOCK or OM_LOOK has found.  Returns whether the verb acts on the
+ * job.  Where partitions or children repeat an id, one that it acts on counts.
+ */
+static bool
+note_found(TupleTableSlot *row, void *state)
+{
+	Outcomes *outcomes = state;
+	Outcome *outcome = find_outcome(outcomes, row);
+	bool isnull;
+	bool applies = DatumGetBool(slot_getattr(row, OM_LOCK_APPLIES, &isnull));
+
+	if (outcome == NULL)
+		return false;
+	if (!outcome->applies)
+	{
+		outcome->old_state = read_state(outcomes, row, OM_LOCK_STATE);
+		/* What is written says what becomes of it, or that it stays as it is. */
+		outcome->new_state = outcomes->observer.dry_run && applies
+								 ? read_state(outcomes, row, OM_LOCK_NEW_STATE)
+								 : outcome->old_state;
+		outcome->applies = applies;
+		outcome->spent = DatumGetBool(slot_getattr(row, OM_LOCK_SPENT, &isnull));
+	}
+	return applies;
+}
+
+/*
+ * Note what was written.  Where partitions or children repeat an id, one that
+ * was done counts.
+ */
+static void
+note_written(TupleTableSlot *row, void *state)
+{
+	Outcomes *outcomes = state;
+	Outcome *outcome = find_outcome(outcomes, row);
+	bool isnull;
+
+	if (outcome == NULL || outcome->done)
+		return;
+	outcome->done = DatumGetBool(slot_getattr(row, OM_WRITTEN_DONE, &isnull));
+	outcome->new_state = read_state(outcomes, row, OM_WRITTEN_STATE);
+}
+
+static OmVerb
+verb_argument(FunctionCallInfo fcinfo, int argno)
+{
+	char *name;
+
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("action must not be null"),
+						errhint("The actions are cancel, retry, delete and update.")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	for (OmVerb verb = 0; verb < OM_N_VERBS; verb++)
+	{
+		if (strcmp(name, om_verb_names[verb].name) == 0)
+			return verb;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized action \"%s\"", name),
+			 errhint("The actions are cancel, retry, delete and update.")));
+}
+
+/*
+ * Read the arguments: the action, the jobs, the changes, the dry run, the prefix.
+ */
+static void
+read_arguments(FunctionCallInfo fcinfo, OmCall *call, Outcomes *outcomes)
+{
+	const Jsonb *changes = om_jsonb_argument(fcinfo, 2);
+	OmJobIds *ids = &outcomes->ids;
+
+	call->verb = verb_argument(fcinfo, 0);
+	if (PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("dry_run must not be null")));
+	call->jobs =
+		om_jobs_table_argument(fcinfo, 4, PG_GETARG_BOOL(3) ? AccessShareLock : RowExclusiveLock);
+
+	if (call->verb == OM_UPDATE)
+		om_changes_check(&call->changes, changes, call->jobs);
+	else if (changes != NULL)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("action \"%s\" takes no changes", om_verb_names[call->verb].name),
+						errhint("Pass changes with the action \"update\" only.")));
+
+	om_job_ids_init(ids, 0);
+	if (!PG_ARGISNULL(1))
+		om_job_ids_add_array(ids, PG_GETARG_ARRAYTYPE_P(1), INT8OID);
+	om_job_ids_sort(ids);
+	om_filter_by_ids(&call->filter, om_job_ids_array(ids));
+
+	call->observer = &outcomes->observer;
+	outcomes->observer.found = note_found;
+	outcomes->observer.written = note_written;
+	outcomes->observer.state = outcomes;
+	/* Empty changes write nothing. */
+	outcomes->observer.dry_run =
+		PG_GETARG_BOOL(3) || (call->verb == OM_UPDATE && call->changes.columns == 0);
+	outcomes->each =
+		MemoryContextAllocExtended(CurrentMemoryContext, Max(ids->count, 1) * sizeof(Outcome),
+								   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	outcomes->context = CurrentMemoryContext;
+}
+
+static char *
+reason_of(const OmCall *call, const Outcome *outcome, bool done)
+{
+	const char *done_to = om_verb_names[call->verb].participle;
+
+	if (outcome->old_state == NULL)
+		return psprintf("schema \"%s\" has no such job",
+						get_namespace_name_or_temp(get_rel_namespace(call->jobs)));
+	if (outcome->spent)
+		return pstrdup("the job has made as many attempts as max_attempts can hold");
+	if (!outcome->applies)
+		return psprintf("%s jobs are not %s", outcome->old_state, done_to);
+	if (!done)
+		return psprintf("a trigger or policy of the table kept the job from being %s", done_to);
+	if (call->verb == OM_UPDATE)
+		return psprintf("jobs in any state are %s", done_to);
+	return psprintf("%s jobs are %s%s", outcome->old_state, done_to,
+					call->verb == OM_CANCEL && strcmp(outcome->old_state, "executing") == 0 &&
+							om_signals_kill(call->jobs)
+						? ", and their workers told"
+						: "");
+}
+
+static Datum
+text_datum(const char *string)
+{
+	return string != NULL ? CStringGetTextDatum(string) : (Datum) 0;
+}
+
+/*
+ * Fill the set that the function returns, in id order.
+ */
+static void
+return_outcomes(const OmCall *call, const Outcomes *outcomes, FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext row_context =
+		AllocSetContextCreate(CurrentMemoryContext, "oban_manage outcome", ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(row_context);
+
+	for (int i = 0; i < outcomes->ids.count; i++)
+	{
+		const Outcome *outcome = &outcomes->each[i];
+		bool done = outcome->applies && (outcomes->observer.dry_run || outcome->done);
+		const char *new_state = outcome->new_state;
+		Datum values[5];
+		bool nulls[5] = {false};
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(row_context);
+		if (done && call->verb == OM_DELETE)
+			new_state = NULL;
+		values[0] = Int64GetDatum(om_job_ids_data(&outcomes->ids)[i]);
+		values[1] = text_datum(outcome->old_state == NULL ? "not_found"
+							   : done					  ? om_verb_names[call->verb].participle
+														  : "ignored");
+		values[2] = text_datum(outcome->old_state);
+		values[3] = text_datum(new_state);
+		values[4] = text_datum(reason_of(call, outcome, done));
+		nulls[2] = (outcome->old_state == NULL);
+		nulls[3] = (new_state == NULL);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(row_context);
+}
+
+static void
+note_hidden(TupleTableSlot *row, void *state)
+{
+	Outcome *outcome = find_outcome(state, row);
+
+	if (outcome != NULL && outcome->old_state == NULL)
+		(void) note_found(row, state);
+}
+
+/*
+ * Row-level security may let the caller see jobs that it does not let it lock:
+ * look for those as well.
+ */
+static void
+find_visible(const OmCall *call, Outcomes *outcomes)
+{
+	OmQuery query = {
+		.step = OM_LOOK,
+		.verb = call->verb,
+		.returns = OM_RETURN_STATES,
+		.conditions = OM_BY_IDS,
+	};
+
+	if (!outcomes->observer.dry_run &&
+		check_enable_rls(call->jobs, InvalidOid, true) == RLS_ENABLED)
+		om_query_run(call->jobs, query, &call->filter.values[OM_ID_IS_ANY], note_hidden, outcomes);
+}
+
+/*
+ * oban_manage_jobs(action text, job_ids bigint[], changes jsonb, dry_run boolean,
+ * prefix text) -> table (job_id bigint, outcome text, old_state text, new_state text,
+ * reason text)
+ *		Cancel, retry, delete or update the jobs; returns what became of each
+ *		distinct id, in id order, or with dry_run what would.  NULL ids are passed
+ *		over; ids that do not exist are not_found, for update too.
+ *
+ * Errors: action or dry_run is NULL (22004); no such action, changes without
+ * update (22023); those of om_jobs_table_by_prefix and om_changes_check; too few
+ * max_attempts for the attempts that a job has made (22023); and what the
+ * table itself raises.
+ */
+PG_FUNCTION_INFO_V1(oban_manage_jobs);
+
+Datum
+oban_manage_jobs(PG_FUNCTION_ARGS)
+{
+	Outcomes outcomes = {0};
+	OmCall call = {0};
+
+	InitMaterializedSRF(fcinfo, 0);
+	read_arguments(fcinfo, &call, &outcomes);
+	if (outcomes.ids.count > 0)
+	{
+		SPI_connect();
+		(void) om_call_run(&call);
+		find_visible(&call, &outcomes);
+		SPI_finish();
+		return_outcomes(&call, &outcomes, fcinfo);
+	}
+	return (Datum) 0;
+}

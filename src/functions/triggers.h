@@ -1,0 +1,58 @@
+/*
+ * triggers.h
+ *		What the files of the trigger functions share.
+ */
+#ifndef OM_TRIGGERS_H
+#define OM_TRIGGERS_H
+
+#include "verbs/verbs.h"
+
+#include "commands/trigger.h"
+#include "storage/buffile.h"
+#include "utils/hsearch.h"
+#include "utils/tuplestore.h"
+
+/* ---- trigger_rows.c: what fired a trigger, and the jobs that its rows name ---- */
+
+typedef struct OmTrigger
+{
+	TriggerData *data;
+	const char *column; /* that holds the jobs */
+	AttrNumber attnum;
+	Oid type; /* of its ids */
+	bool is_array;
+	bool reads_new;			/* the row version: NEW, or OLD */
+	Tuplestorestate *table; /* the transition table; NULL in a row trigger */
+	int table_pointer;		/* our place in it */
+	TupleTableSlot *row;	/* the one that is looked at */
+	ErrorContextCallback callback;
+} OmTrigger;
+
+extern void om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs);
+extern bool om_trigger_next_row(OmTrigger *trigger);
+extern void om_trigger_add_row_jobs(OmTrigger *trigger, OmJobIds *ids);
+extern void om_trigger_jobs(OmTrigger *trigger, OmJobIds *ids);
+extern Oid om_trigger_jobs_table(const OmTrigger *trigger, int nargs);
+extern Datum om_trigger_return(const OmTrigger *trigger);
+
+/* ---- trigger_contexts.c: what callables get from a trigger ---- */
+
+typedef struct OmTriggerContexts
+{
+	const OmTrigger *trigger;
+	MemoryContext context; /* that lives until the end */
+	FmgrInfo to_jsonb;
+	StringInfoData memory;		  /* contexts that are stored, */
+	BufFile *file;				  /* and those that are too many, each after its size; NULL: none */
+	HTAB *loaded;				  /* those of the file that are in memory for now, */
+	MemoryContext loaded_context; /* and where */
+} OmTriggerContexts;
+
+extern void om_trigger_contexts_begin(OmTriggerContexts *contexts, const OmTrigger *trigger);
+extern Datum om_trigger_context(OmTriggerContexts *contexts);
+extern int64 om_trigger_contexts_put(OmTriggerContexts *contexts);
+extern bool om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew);
+extern Datum om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position);
+extern void om_trigger_contexts_end(OmTriggerContexts *contexts);
+
+#endif /* OM_TRIGGERS_H */

@@ -1,0 +1,84 @@
+/*
+ * columns.c
+ *		The columns of oban_job, and those of a job that may be updated.
+ */
+#include "jobs/jobs.h"
+
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+/* clang-format off */
+const OmJobColumn om_job_columns[OM_JOB_N_COLUMNS] = {
+	{"id", INT8OID},
+	{"state", TEXTOID},
+	{"queue", TEXTOID},
+	{"worker", TEXTOID},
+	{"attempt", INT4OID},
+	{"max_attempts", INT4OID},
+	{"priority", INT4OID},
+	{"args", JSONBOID},
+	{"meta", JSONBOID},
+	{"tags", TEXTARRAYOID},
+	{"errors", JSONBOID},
+	{"attempted_by", TEXTARRAYOID},
+	{"inserted_at", TIMESTAMPTZOID},
+	{"scheduled_at", TIMESTAMPTZOID},
+	{"attempted_at", TIMESTAMPTZOID},
+	{"completed_at", TIMESTAMPTZOID},
+	{"cancelled_at", TIMESTAMPTZOID},
+	{"discarded_at", TIMESTAMPTZOID},
+	{"prefix", TEXTOID},
+};
+/* clang-format on */
+
+/* clang-format off */
+const OmUpdateColumnInfo om_update_columns[OM_N_UPDATE_COLUMNS] = {
+	[OM_ARGS] = {"args", JSONBOID, JSONBARRAYOID},
+	[OM_MAX_ATTEMPTS] = {"max_attempts", INT4OID, INT4ARRAYOID},
+	[OM_META] = {"meta", JSONBOID, JSONBARRAYOID},
+	[OM_PRIORITY] = {"priority", INT4OID, INT4ARRAYOID},
+	[OM_QUEUE] = {"queue", TEXTOID, TEXTARRAYOID},
+	[OM_SCHEDULED_AT] = {"scheduled_at", TIMESTAMPOID, TIMESTAMPARRAYOID},
+	[OM_TAGS] = {"tags", TEXTARRAYOID, TEXTARRAYOID},
+	[OM_WORKER] = {"worker", TEXTOID, TEXTARRAYOID},
+};
+/* clang-format on */
+
+/*
+ * Is it a row of oban_job's columns?
+ */
+bool
+om_looks_like_oban_job(TupleDesc desc)
+{
+	if (desc->natts != OM_JOB_N_COLUMNS)
+		return false;
+	for (int i = 0; i < OM_JOB_N_COLUMNS; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped || column->atttypid != om_job_columns[i].type ||
+			strcmp(NameStr(column->attname), om_job_columns[i].name) != 0)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Is it the composite type oban_job, or one exactly like it?
+ */
+bool
+om_type_is_oban_job(Oid type)
+{
+	Oid relid = get_typ_typrelid(type);
+	TupleDesc desc;
+	bool result;
+
+	if (!OidIsValid(relid) || get_rel_relkind(relid) != RELKIND_COMPOSITE_TYPE)
+		return false;
+	desc = lookup_rowtype_tupdesc(type, -1);
+	result = om_looks_like_oban_job(desc);
+	ReleaseTupleDesc(desc);
+	return result;
+}

@@ -1,0 +1,317 @@
+/*
+ * jobs_table.c
+ *		Which table a call is about, and what that table looks like.
+ *
+ * The table is always named oban_jobs; Oban calls its schema the prefix.  It is
+ * locked as it is looked up, so what is learned of it here holds until the end
+ * of the transaction.
+ */
+#include "jobs/jobs.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#define JOBS_TABLE "oban_jobs"
+
+/* The types that a column has in one migration or another of either Oban */
+typedef enum ColumnKind
+{
+	INTEGER_COLUMN,
+	STATE_COLUMN,
+	TEXT_COLUMN,
+	TEXTS_COLUMN,
+	JSON_COLUMN,
+	ERRORS_COLUMN,
+	TIME_COLUMN
+} ColumnKind;
+
+static const char *const kind_descriptions[] = {
+	[INTEGER_COLUMN] = "smallint, integer or bigint",
+	[STATE_COLUMN] = "an enum",
+	[TEXT_COLUMN] = "text",
+	[TEXTS_COLUMN] = "an array of text",
+	[JSON_COLUMN] = "jsonb",
+	[ERRORS_COLUMN] = "jsonb or an array of jsonb",
+	[TIME_COLUMN] = "timestamp without time zone",
+};
+
+/* clang-format off */
+static const struct
+{
+	const char *name;
+	ColumnKind kind;
+} needed_columns[] = {
+	{"id", INTEGER_COLUMN},
+	{"state", STATE_COLUMN},
+	{"queue", TEXT_COLUMN},
+	{"worker", TEXT_COLUMN},
+	{"attempt", INTEGER_COLUMN},
+	{"max_attempts", INTEGER_COLUMN},
+	{"priority", INTEGER_COLUMN},
+	{"args", JSON_COLUMN},
+	{"meta", JSON_COLUMN},
+	{"tags", TEXTS_COLUMN},
+	{"errors", ERRORS_COLUMN},
+	{"attempted_by", TEXTS_COLUMN},
+	{"inserted_at", TIME_COLUMN},
+	{"scheduled_at", TIME_COLUMN},
+	{"attempted_at", TIME_COLUMN},
+	{"completed_at", TIME_COLUMN},
+	{"cancelled_at", TIME_COLUMN},
+	{"discarded_at", TIME_COLUMN},
+};
+/* clang-format on */
+
+static int
+hint_at_prefix(void)
+{
+	return errhint("Pass the schema of your oban_jobs table as prefix, or set "
+				   "\"oban_manage.prefix\".");
+}
+
+/*
+ * Raise an error unless the relation is one whose rows can be locked and
+ * changed.
+ */
+static void
+check_relkind(Oid relid, const char *schema)
+{
+	char relkind = get_rel_relkind(relid);
+
+	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE &&
+		relkind != RELKIND_FOREIGN_TABLE)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s.%s\" is not a table", schema, JOBS_TABLE),
+						errdetail("Jobs cannot be locked through it."), hint_at_prefix()));
+}
+
+/*
+ * Look up and lock the jobs table of a prefix, or of oban_manage.prefix when
+ * the prefix is NULL.
+ *
+ * Errors: no such schema (3F000), no right to use it (42501), no such table
+ * (42P01), not a table (42809).
+ */
+Oid
+om_jobs_table_by_prefix(const text *prefix, LOCKMODE lockmode)
+{
+	char *schema = prefix != NULL ? text_to_cstring(prefix) : om_prefix;
+	Oid relid;
+
+	relid = RangeVarGetRelidExtended(makeRangeVar(schema, JOBS_TABLE, -1), lockmode, RVR_MISSING_OK,
+									 NULL, NULL);
+	if (!OidIsValid(relid))
+	{
+		if (!OidIsValid(LookupExplicitNamespace(schema, true)))
+			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_SCHEMA),
+							errmsg("schema \"%s\" does not exist", schema), hint_at_prefix()));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s.%s\" does not exist", schema, JOBS_TABLE), hint_at_prefix()));
+	}
+	check_relkind(relid, schema);
+	return relid;
+}
+
+/*
+ * The same for an argument that holds a prefix, or NULL.
+ */
+Oid
+om_jobs_table_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode)
+{
+	return om_jobs_table_by_prefix(PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno), lockmode);
+}
+
+/*
+ * The jobs table that a relation's rows are jobs of, locked: the relation
+ * itself, or the topmost partitioned table of that name that it is a part of.
+ * InvalidOid when the relation is no jobs table.
+ */
+Oid
+om_jobs_table_of_row_type(Oid row_relid, LOCKMODE lockmode)
+{
+	List *relids = list_make1_oid(row_relid);
+	ListCell *lc;
+	char *schema = NULL;
+
+	/* No ancestors are found while the partition is being detached. */
+	if (get_rel_relispartition(row_relid))
+		relids = list_concat(relids, get_partition_ancestors(row_relid));
+
+	foreach (lc, relids)
+	{
+		char *relname = get_rel_name(lfirst_oid(lc));
+
+		if (relname != NULL && strcmp(relname, JOBS_TABLE) == 0)
+			schema = get_namespace_name_or_temp(get_rel_namespace(lfirst_oid(lc)));
+	}
+	if (schema == NULL)
+		return InvalidOid;
+
+	/*
+	 * Look it up again by its schema: that checks the caller's right to the
+	 * schema, and sees a table that was dropped before we had the lock.
+	 */
+	return om_jobs_table_by_prefix(cstring_to_text(schema), lockmode);
+}
+
+static bool
+type_is_text(Oid type)
+{
+	return type == TEXTOID || type == VARCHAROID;
+}
+
+/*
+ * Domains are taken where the statements cast the column anyway, or PostgreSQL
+ * looks through them.
+ */
+static bool
+type_fits(Oid type, ColumnKind kind)
+{
+	Oid base = getBaseType(type);
+
+	switch (kind)
+	{
+		case INTEGER_COLUMN:
+			return base == INT2OID || base == INT4OID || base == INT8OID;
+		case STATE_COLUMN:
+			return type_is_enum(type);
+		case TEXT_COLUMN:
+			return type_is_text(base);
+		case TEXTS_COLUMN:
+			return type_is_text(get_element_type(base));
+		case JSON_COLUMN:
+			return type == JSONBOID;
+		case ERRORS_COLUMN:
+			return type == JSONBOID || type == JSONBARRAYOID;
+		case TIME_COLUMN:
+			return base == TIMESTAMPOID;
+	}
+	return false; /* keep the compiler quiet */
+}
+
+/*
+ * The column of that name, or NULL.  Columns go by name, never by position:
+ * migrations, Oban Pro and users add and reorder them.
+ */
+Form_pg_attribute
+om_find_column(TupleDesc desc, const char *name)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (!column->attisdropped && strcmp(NameStr(column->attname), name) == 0)
+			return column;
+	}
+	return NULL;
+}
+
+/*
+ * Learn what the text of a query depends on.
+ *
+ * Errors: columns are missing (42703), a column has a type that neither Oban
+ * gives it (42804), a callable or a trigger has dropped the table (42P01).
+ */
+void
+om_jobs_table_shape(Oid jobs, OmTableShape *shape)
+{
+	Relation rel = try_table_open(jobs, NoLock);
+	TupleDesc desc;
+	StringInfoData missing;
+	int nmissing = 0;
+
+	/* The caller has locked it, but its own transaction may still drop it. */
+	if (rel == NULL)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("table of the jobs was dropped during the call")));
+
+	desc = RelationGetDescr(rel);
+	shape->jobs = jobs;
+	shape->schema = get_namespace_name_or_temp(RelationGetNamespace(rel));
+	shape->name = quote_qualified_identifier(shape->schema, RelationGetRelationName(rel));
+	shape->row_type = RelationGetForm(rel)->reltype;
+	shape->errors_is_array = false;
+
+	initStringInfo(&missing);
+	for (size_t i = 0; i < lengthof(needed_columns); i++)
+	{
+		Form_pg_attribute column = om_find_column(desc, needed_columns[i].name);
+		Oid type;
+
+		if (column == NULL)
+		{
+			appendStringInfo(&missing, "%s%s", nmissing++ > 0 ? ", " : "", needed_columns[i].name);
+			continue;
+		}
+
+		type = column->atttypid;
+		if (!type_fits(type, needed_columns[i].kind))
+			ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+							errmsg("column \"%s\" of table %s has type %s", needed_columns[i].name,
+								   shape->name, format_type_be(type)),
+							errdetail("It must be %s.", kind_descriptions[needed_columns[i].kind]),
+							errhint("Run Oban's latest migrations, or point "
+									"\"oban_manage.prefix\" at another schema.")));
+
+		if (needed_columns[i].kind == ERRORS_COLUMN)
+			shape->errors_is_array = (type == JSONBARRAYOID);
+	}
+
+	if (nmissing > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg_plural("table %s lacks the column %s", "table %s lacks the columns %s",
+							   nmissing, shape->name, missing.data),
+				 errhint("Run Oban's latest migrations, or point \"oban_manage.prefix\" at "
+						 "another schema.")));
+	pfree(missing.data);
+	table_close(rel, NoLock);
+}
+
+/*
+ * The table's owner.
+ */
+Oid
+om_jobs_table_owner(Oid jobs)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(jobs));
+	Oid owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", jobs);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/*
+ * The type of a column, below domains.  InvalidOid when there is no such column,
+ * which om_jobs_table_shape refuses.
+ */
+Oid
+om_jobs_table_column_type(Oid jobs, const char *column)
+{
+	AttrNumber attnum = get_attnum(jobs, column);
+
+	return attnum != InvalidAttrNumber ? getBaseType(get_atttype(jobs, attnum)) : InvalidOid;
+}
+
+/*
+ * The largest whole number that an integer column holds; an oban_job has
+ * integers, whatever the column.
+ */
+int32
+om_jobs_table_max_integer(Oid jobs, const char *column)
+{
+	return om_jobs_table_column_type(jobs, column) == INT2OID ? PG_INT16_MAX : PG_INT32_MAX;
+}

@@ -1,0 +1,132 @@
+/*
+ * conditions.c
+ *		The conditions that jobs are found by, as SQL.
+ *
+ * Each has one parameter; they stand in the order of OmCondition, and so do
+ * their parameters, which are the first of a statement.
+ */
+#include "statements/statements.h"
+
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "port/pg_bitutils.h"
+#include "utils/lsyscache.h"
+
+#define IS(column)		 "j." column " OPERATOR(pg_catalog.=) $%d", column, false
+#define IS_ANY(column)	 "j." column " OPERATOR(pg_catalog.=) ANY ($%d)", column, true
+#define CONTAINS(column) "j." column " OPERATOR(pg_catalog.@>) $%d", column, false
+#define FROM(column)	 "j." column " OPERATOR(pg_catalog.>=) $%d", column, false
+#define BEFORE(column)	 "j." column " OPERATOR(pg_catalog.<) $%d", column, false
+#define UP_TO(column)	 "j." column " OPERATOR(pg_catalog.<=) $%d", column, false
+
+/* clang-format off */
+static const struct
+{
+	const char *text;
+	const char *column;
+	bool any; /* the parameter is an array */
+	Oid type; /* of it, or its elements; InvalidOid: the column's own */
+} conditions[OM_N_CONDITIONS] = {
+	[OM_ID_IS] = {IS("id"), INT8OID},
+	[OM_ID_IS_ANY] = {IS_ANY("id"), INT8OID},
+	[OM_STATE_IS] = {IS("state")},
+	[OM_STATE_IS_ANY] = {IS_ANY("state")},
+	[OM_QUEUE_IS] = {IS("queue")},
+	[OM_QUEUE_IS_ANY] = {IS_ANY("queue")},
+	[OM_WORKER_IS] = {IS("worker")},
+	[OM_WORKER_IS_ANY] = {IS_ANY("worker")},
+	[OM_PRIORITY_IS] = {IS("priority")},
+	[OM_PRIORITY_IS_ANY] = {IS_ANY("priority")},
+	[OM_ATTEMPT_IS] = {IS("attempt")},
+	[OM_ATTEMPT_IS_ANY] = {IS_ANY("attempt")},
+	[OM_MAX_ATTEMPTS_IS] = {IS("max_attempts")},
+	[OM_MAX_ATTEMPTS_IS_ANY] = {IS_ANY("max_attempts")},
+	[OM_ARGS_CONTAIN] = {CONTAINS("args")},
+	[OM_META_CONTAIN] = {CONTAINS("meta")},
+	[OM_TAGS_CONTAIN] = {CONTAINS("tags")},
+	[OM_INSERTED_AFTER] = {FROM("inserted_at")},
+	[OM_INSERTED_BEFORE] = {BEFORE("inserted_at")},
+	[OM_SCHEDULED_AFTER] = {FROM("scheduled_at")},
+	[OM_SCHEDULED_BEFORE] = {BEFORE("scheduled_at")},
+	[OM_ATTEMPTED_AFTER] = {FROM("attempted_at")},
+	[OM_ATTEMPTED_BEFORE] = {BEFORE("attempted_at")},
+	[OM_COMPLETED_AFTER] = {FROM("completed_at")},
+	[OM_COMPLETED_BEFORE] = {BEFORE("completed_at")},
+	[OM_CANCELLED_AFTER] = {FROM("cancelled_at")},
+	[OM_CANCELLED_BEFORE] = {BEFORE("cancelled_at")},
+	[OM_DISCARDED_AFTER] = {FROM("discarded_at")},
+	[OM_DISCARDED_BEFORE] = {BEFORE("discarded_at")},
+	[OM_ID_FROM] = {FROM("id"), INT8OID},
+	[OM_ID_UP_TO] = {UP_TO("id"), INT8OID},
+	[OM_LIMIT] = {" LIMIT $%d", NULL, false, INT8OID},
+};
+/* clang-format on */
+
+StaticAssertDecl(OM_N_CONDITIONS <= 32, "each is a bit of OmConditionSet");
+
+/*
+ * WHERE conditions AND the verb's own, which may be NULL
+ */
+void
+om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition)
+{
+	const char *separator = " WHERE ";
+	int param = 0;
+
+	for (int i = 0; i < OM_LIMIT; i++)
+	{
+		if ((set & OM_CONDITION_BIT(i)) == 0)
+			continue;
+		appendStringInfoString(sql, separator);
+		appendStringInfo(sql, conditions[i].text, ++param);
+		separator = " AND ";
+	}
+	if (verb_condition != NULL)
+		appendStringInfo(sql, "%s%s", separator, verb_condition);
+}
+
+/*
+ * ORDER BY id [LIMIT ...]
+ */
+void
+om_conditions_append_order(StringInfo sql, OmConditionSet set)
+{
+	appendStringInfoString(sql, " ORDER BY j.id");
+	if (set & OM_CONDITION_BIT(OM_LIMIT))
+		appendStringInfo(sql, conditions[OM_LIMIT].text, pg_popcount32(set));
+}
+
+/*
+ * The type of a condition's parameter, or of its elements.
+ *
+ * But for ids, of which there are arrays of bigint everywhere, it is the
+ * column's own: only then does PostgreSQL hash long arrays, and an index on
+ * tags serve.
+ */
+Oid
+om_condition_type(OmCondition condition, Oid jobs)
+{
+	return OidIsValid(conditions[condition].type)
+			   ? conditions[condition].type
+			   : om_jobs_table_column_type(jobs, conditions[condition].column);
+}
+
+/*
+ * The types of the parameters for a jobs table.  Returns how many they are.
+ */
+int
+om_conditions_types(OmConditionSet set, Oid jobs, Oid *types)
+{
+	int count = 0;
+
+	for (int i = 0; i < OM_N_CONDITIONS; i++)
+	{
+		Oid type;
+
+		if ((set & OM_CONDITION_BIT(i)) == 0)
+			continue;
+		type = om_condition_type(i, jobs);
+		types[count++] = conditions[i].any ? get_array_type(type) : type;
+	}
+	return count;
+}

@@ -1,0 +1,93 @@
+/*
+ * job_columns.c
+ *		Jobs in the results of statements: as oban_job, or as a callable takes them.
+ */
+#include "statements/statements.h"
+
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+
+/*
+ * The columns of oban_job, in its order, from those of either Oban's table.
+ */
+/* clang-format off */
+static const char *const job_columns[OM_JOB_N_COLUMNS] = {
+	"j.id::pg_catalog.int8",
+	OM_TEXT_OF("j.state"),
+	"j.queue::pg_catalog.text",
+	"j.worker::pg_catalog.text",
+	"j.attempt::pg_catalog.int4",
+	"j.max_attempts::pg_catalog.int4",
+	"j.priority::pg_catalog.int4",
+	"j.args",
+	"COALESCE(j.meta, '{}')",
+	"COALESCE(j.tags::pg_catalog.text[], '{}')",
+	"j.errors",
+	"j.attempted_by::pg_catalog.text[]",
+	"pg_catalog.timezone('UTC', j.inserted_at)",
+	"pg_catalog.timezone('UTC', j.scheduled_at)",
+	"pg_catalog.timezone('UTC', j.attempted_at)",
+	"pg_catalog.timezone('UTC', j.completed_at)",
+	"pg_catalog.timezone('UTC', j.cancelled_at)",
+	"pg_catalog.timezone('UTC', j.discarded_at)",
+	NULL, /* the table's schema */
+};
+/* clang-format on */
+
+/*
+ * List the columns of oban_job, each after its name where they are to be the
+ * keys of a JSON object.
+ */
+void
+om_job_columns_append(StringInfo sql, const OmTableShape *shape, bool named)
+{
+	for (int i = 0; i < OM_JOB_N_COLUMNS; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(sql, ", ");
+		if (named)
+			appendStringInfo(sql, "'%s', ", om_job_columns[i].name);
+
+		if (i + 1 == OM_JOB_ERRORS && shape->errors_is_array)
+			appendStringInfo(sql, "pg_catalog.to_jsonb(%s)", job_columns[i]);
+		else if (i + 1 == OM_JOB_PREFIX)
+			appendStringInfo(sql, "%s::pg_catalog.text", quote_literal_cstr(shape->schema));
+		else
+			appendStringInfoString(sql, job_columns[i]);
+	}
+}
+
+/*
+ * All that an update writes or goes by: tells whether a callable has written it.
+ */
+void
+om_updatable_append(StringInfo sql)
+{
+	appendStringInfoString(sql, ", ROW(j.attempt");
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+		appendStringInfo(sql, ", j.%s", om_update_columns[column].name);
+	appendStringInfoString(sql, "), ");
+}
+
+/*
+ * The job as a callable takes it: jsonb, the table's row type, or oban_job.
+ */
+void
+om_argument_append(StringInfo sql, const OmTableShape *shape, Oid type)
+{
+	if (type == JSONBOID)
+	{
+		appendStringInfoString(sql, "pg_catalog.jsonb_build_object(");
+		om_job_columns_append(sql, shape, true);
+		appendStringInfoChar(sql, ')');
+	}
+	else if (type == shape->row_type)
+		appendStringInfo(sql, "(j.*)::%s", shape->name);
+	else
+	{
+		appendStringInfoString(sql, "ROW(");
+		om_job_columns_append(sql, shape, false);
+		appendStringInfo(sql, ")::%s", format_type_be_qualified(type));
+	}
+}

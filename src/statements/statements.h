@@ -1,0 +1,199 @@
+/*
+ * statements.h
+ *		The statements: their text, their parameters, the rows that they return, and
+ *		their kept plans.
+ */
+#ifndef OM_STATEMENTS_H
+#define OM_STATEMENTS_H
+
+#include "jobs/jobs.h"
+
+/* ---- conditions.c: which jobs a statement is about ---- */
+
+/* The conditions that jobs are found by, in the order of their parameters */
+typedef enum OmCondition
+{
+	OM_ID_IS,
+	OM_ID_IS_ANY, /* of an array, as in each ..._ANY */
+	OM_STATE_IS,
+	OM_STATE_IS_ANY,
+	OM_QUEUE_IS,
+	OM_QUEUE_IS_ANY,
+	OM_WORKER_IS,
+	OM_WORKER_IS_ANY,
+	OM_PRIORITY_IS,
+	OM_PRIORITY_IS_ANY,
+	OM_ATTEMPT_IS,
+	OM_ATTEMPT_IS_ANY,
+	OM_MAX_ATTEMPTS_IS,
+	OM_MAX_ATTEMPTS_IS_ANY,
+	OM_ARGS_CONTAIN,
+	OM_META_CONTAIN,
+	OM_TAGS_CONTAIN,
+	OM_INSERTED_AFTER, /* or at that time */
+	OM_INSERTED_BEFORE,
+	OM_SCHEDULED_AFTER,
+	OM_SCHEDULED_BEFORE,
+	OM_ATTEMPTED_AFTER,
+	OM_ATTEMPTED_BEFORE,
+	OM_COMPLETED_AFTER,
+	OM_COMPLETED_BEFORE,
+	OM_CANCELLED_AFTER,
+	OM_CANCELLED_BEFORE,
+	OM_DISCARDED_AFTER,
+	OM_DISCARDED_BEFORE,
+	OM_ID_FROM,
+	OM_ID_UP_TO,
+	OM_LIMIT, /* no condition, but how many jobs, the lowest ids first */
+	OM_N_CONDITIONS
+} OmCondition;
+
+typedef uint32 OmConditionSet;
+
+#define OM_CONDITION_BIT(condition) ((OmConditionSet) 1 << (condition))
+
+#define OM_BY_ID  OM_CONDITION_BIT(OM_ID_IS)
+#define OM_BY_IDS OM_CONDITION_BIT(OM_ID_IS_ANY)
+
+/* Jobs that meet all of the conditions; when there is none, every job */
+typedef struct OmFilter
+{
+	OmConditionSet conditions;
+	Datum values[OM_N_CONDITIONS];
+} OmFilter;
+
+extern void om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition);
+extern void om_conditions_append_order(StringInfo sql, OmConditionSet set);
+extern Oid om_condition_type(OmCondition condition, Oid jobs);
+extern int om_conditions_types(OmConditionSet set, Oid jobs, Oid *types);
+
+extern void om_filter_by_ids(OmFilter *filter, Datum ids);
+extern void om_filter_add(OmFilter *filter, OmCondition condition, int64 value);
+extern int om_filter_params(const OmFilter *filter, Datum *params);
+
+/* ---- job_columns.c: the columns of a job in a statement ---- */
+
+/* Not a cast of an enum to text, which the type's owner may have made */
+#define OM_TEXT_OF(state) "pg_catalog.enum_out(" state ")::pg_catalog.text"
+
+extern void om_job_columns_append(StringInfo sql, const OmTableShape *shape, bool named);
+extern void om_updatable_append(StringInfo sql);
+extern void om_argument_append(StringInfo sql, const OmTableShape *shape, Oid type);
+
+/* ---- queries.c: the text of every statement ---- */
+
+typedef enum OmVerb
+{
+	OM_CANCEL,
+	OM_RETRY,
+	OM_DELETE,
+	OM_UPDATE,
+	OM_N_VERBS
+} OmVerb;
+
+typedef struct OmVerbName
+{
+	const char *name;
+	const char *participle; /* what was done to a job */
+} OmVerbName;
+
+extern const OmVerbName om_verb_names[OM_N_VERBS];
+
+typedef enum OmStep
+{
+	OM_WRITE_ONE,  /* change a job, without locking it first; OM_BY_ID */
+	OM_LOCK,	   /* lock the jobs that the verb would change; with states: all */
+	OM_LOOK,	   /* the same without a lock */
+	OM_WRITE,	   /* change jobs that are locked, or are locked in order so; OM_BY_IDS */
+	OM_WRITE_NOTE, /* the same, and note which were executing, or scheduled */
+	OM_WRITE_EACH, /* the same, each with its own values, in arrays beside the sorted ids */
+	OM_SURVEY,	   /* how many jobs the verb would change, and in which range of ids */
+	OM_GET,		   /* jobs as oban_job, as they are now */
+	OM_READ,	   /* the same, as the calling statement sees them */
+	OM_CANCELLED,  /* is the job cancelled? OM_BY_ID */
+	OM_RUN_ENDED,  /* is a run of the job, by its attempt, not the current one? OM_BY_ID */
+	OM_STATE	   /* jobs' states, as the active snapshot shows them */
+} OmStep;
+
+/* What a query returns of its jobs; the steps without a choice leave it 0 */
+typedef enum OmReturns
+{
+	OM_RETURN_NOTHING,
+	OM_RETURN_WRITTEN, /* of the writing steps: up to OM_WRITTEN_QUEUE */
+	OM_RETURN_STATES,  /* and OM_WRITTEN_STATE; of OM_LOCK and OM_LOOK: up to OM_LOCK_NEW_STATE */
+	OM_RETURN_JOBS	   /* of the writing steps of update: oban_job */
+} OmReturns;
+
+/* What is asked of a jobs table; with the table's oid, the key of a kept plan. */
+typedef struct OmQuery
+{
+	uint8 step;			 /* OmStep */
+	uint8 verb;			 /* OmVerb, where the step is one of a verb */
+	OmColumnSet columns; /* to write; with OM_LOOK: that bear on the new state */
+	uint8 returns;		 /* OmReturns */
+	Oid argument_type;	 /* of OM_LOCK for a callable: as what it takes the job */
+	OmConditionSet conditions;
+} OmQuery;
+
+/* The last parameters of OM_WRITE_NOTE: both the time that it writes */
+#define OM_N_NOTE_PARAMS 2
+
+#define OM_MAX_PARAMS (OM_N_CONDITIONS + OM_N_UPDATE_COLUMNS + OM_N_NOTE_PARAMS)
+
+/* Columns of the rows that OM_LOCK and OM_LOOK return */
+#define OM_LOCK_ID		  1 /* bigint */
+#define OM_LOCK_EXECUTING 2 /* boolean; cancel */
+#define OM_LOCK_SCHEDULED 2 /* boolean; update */
+#define OM_LOCK_ATTEMPT	  3 /* integer; update */
+#define OM_LOCK_MAY_RUN	  4 /* boolean: can the job still be run as it is? update */
+#define OM_LOCK_UPDATABLE 5 /* record of all that may be updated; for a callable */
+#define OM_LOCK_ARGUMENT  6 /* argument_type; for a callable */
+#define OM_LOCK_STATE	  5 /* text; with states */
+#define OM_LOCK_APPLIES	  6 /* boolean: does the verb act on the job? */
+#define OM_LOCK_SPENT	  7 /* boolean: it does not, but only because of the attempts made; retry */
+#define OM_LOCK_NEW_STATE 8 /* text; OM_LOOK: what the verb would make it */
+
+/* Columns of the rows that the writing steps return, unless they are oban_job */
+#define OM_WRITTEN_ID	 1 /* bigint */
+#define OM_WRITTEN_DONE	 2 /* boolean: does the row, as it was written, say so? */
+#define OM_WRITTEN_QUEUE 3 /* text; NULL: the job is not available, or the verb wakes nobody */
+#define OM_WRITTEN_STATE 4 /* text; with states */
+
+/* Columns of the rows that OM_STATE returns */
+#define OM_STATE_ID	   1 /* bigint */
+#define OM_STATE_STATE 2 /* the enum of the states */
+
+/* Columns of the row that OM_SURVEY returns */
+#define OM_SURVEY_COUNT	  1 /* bigint, as are the others; NULL where there is no job */
+#define OM_SURVEY_LOWEST  2
+#define OM_SURVEY_HIGHEST 3
+#define OM_SURVEY_LAST	  4 /* highest id of all jobs */
+
+typedef struct OmStatement
+{
+	char *text;
+	int nparams;
+	Oid param_types[OM_MAX_PARAMS];
+	int result_code; /* the SPI_OK_... that running it must give */
+} OmStatement;
+
+extern void om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement);
+extern bool om_query_reads_only(OmQuery query);
+extern bool om_query_is_by_id(OmQuery query);
+
+/* ---- plan_cache.c: kept plans, and the running of them ---- */
+
+/*
+ * Called for each row that a query returns. What it allocates dies with the
+ * query: it keeps things in memory of its state.
+ */
+typedef void (*OmRowCallback)(TupleTableSlot *row, void *state);
+
+extern uint64 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback,
+						   void *state);
+extern bool om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *noted,
+								  OmRowCallback callback, void *state, uint64 *count);
+extern int om_trigger_depth(void);
+extern bool om_query_writes_now(void);
+
+#endif /* OM_STATEMENTS_H */

@@ -1,0 +1,250 @@
+/*
+ * update.c
+ *		Updating jobs: the same checked changes to each of them.
+ *
+ * All of the jobs named are updated, or none.  One UPDATE does it where it goes
+ * through the jobs in id order; what it passes over is settled without a lock.
+ * Otherwise the jobs are locked in that order, looked at, and written by one UPDATE.
+ */
+#include "verbs/verbs.h"
+
+#include "executor/spi.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+
+static void
+note_locked(TupleTableSlot *row, void *state)
+{
+	OmUpdate *update = state;
+	bool isnull;
+	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+
+	om_update_look_at_row(update, update->changes, row);
+	om_update_mark_done(update, id);
+}
+
+/*
+ * The query that writes the same changes to the jobs of the update, and its
+ * values.
+ */
+static OmQuery
+same_query(const OmUpdate *update, OmStep step, Datum *values)
+{
+	const OmChanges *changes = update->changes;
+	int nvalues = 0;
+
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+	{
+		if (changes->columns & OM_COLUMN_BIT(column))
+			values[nvalues++] = changes->values[column];
+	}
+	if (step == OM_WRITE_NOTE)
+		values[nvalues] = values[nvalues + 1] = changes->values[OM_SCHEDULED_AT];
+	return (OmQuery){
+		.step = step,
+		.columns = changes->columns,
+		.returns = om_update_returns(update),
+	};
+}
+
+/*
+ * Write the same changes to the jobs of the update, of which there is one, or
+ * which are locked.  Returns how many were written.
+ */
+static uint64
+write_same(OmUpdate *update, OmStep step)
+{
+	Datum values[OM_MAX_PARAMS];
+	OmQuery query = same_query(update, step, values);
+
+	return om_update_step(update, query, values, om_update_put_job, update);
+}
+
+static void
+note_existing(TupleTableSlot *row, void *state)
+{
+	bool isnull;
+
+	om_update_mark_done(state, DatumGetInt64(slot_getattr(row, OM_STATE_ID, &isnull)));
+}
+
+/*
+ * Leave in the list the jobs that a snapshot shows, or raise an error.
+ */
+static void
+find_existing(OmUpdate *update, Snapshot snapshot)
+{
+	PushActiveSnapshot(snapshot);
+	om_update_find(update, (OmQuery){.step = OM_STATE}, note_existing, update);
+	PopActiveSnapshot();
+}
+
+/*
+ * Settle the jobs that one statement has not written.  The others are locked by
+ * now, so these must not be locked any more, because they may be below.  Those
+ * that were there before the statement, and are there still, were kept by a
+ * trigger of the table, and are passed over.  All else is missing: a job that has
+ * come since then was not there when the call began.
+ */
+static void
+settle_rest(OmUpdate *update, Snapshot before)
+{
+	om_update_keep_jobs(update, false);
+	if (update->ids->count <= update->renamed)
+		return;
+	find_existing(update, before);
+	if (update->ids->count > 0)
+		find_existing(update, GetTransactionSnapshot());
+}
+
+/*
+ * Write them to jobs that are not locked, if one statement can do that in id
+ * order.  Returns whether it did; then all of the jobs are settled.
+ *
+ * Whether a job was scheduled before matters only where it may become available,
+ * and its queue must be woken.  Jobs are locked first where the statement alone
+ * would not tell why it passed over one: it may have made too many attempts, or a
+ * policy may hide it.
+ */
+static bool
+write_unlocked(OmUpdate *update)
+{
+	bool due = om_changes_make_due(update->changes);
+	Datum values[OM_MAX_PARAMS];
+	Datum params[OM_MAX_PARAMS];
+	OmQuery query;
+	Snapshot before;
+	bool written;
+	uint64 count;
+
+	if (update->ids->count == 1 && !due)
+		return write_same(update, OM_WRITE_ONE) > 0;
+	if ((update->changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS)) ||
+		check_enable_rls(update->jobs, InvalidOid, true) == RLS_ENABLED)
+		return false;
+
+	query = same_query(update, due ? OM_WRITE_NOTE : OM_WRITE, values);
+	query = om_update_begin_step(update, query, values, params);
+	before = RegisterSnapshot(GetTransactionSnapshot());
+	written = om_query_run_in_order(update->jobs, query, params, &update->was_scheduled,
+									om_update_put_job, update, &count);
+	update->was_scheduled = false;
+	if (written)
+		settle_rest(update, before);
+	UnregisterSnapshot(before);
+	return written;
+}
+
+/*
+ * Make the same changes to the jobs of the update, or raise an error.  Empty
+ * changes write nothing, so they lock nothing either.
+ */
+void
+om_update_same(OmUpdate *update)
+{
+	if (update->changes->columns == 0)
+	{
+		om_update_step(update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, update);
+		om_update_drop_missing(update);
+		return;
+	}
+
+	if (!write_unlocked(update))
+	{
+		update->due.count = 0;
+		om_update_find(update, (OmQuery){.step = OM_LOCK}, note_locked, update);
+		if (update->ids->count > 0)
+			write_same(update, OM_WRITE);
+	}
+}
+
+/*
+ * Update the jobs, whose ids are distinct and in order, and put them into the
+ * result, which may be NULL.  NULL changes stand for SQL NULL; they are checked
+ * even when there is no job.
+ */
+void
+om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *json, bool missing_ok, OmJobResult *result)
+{
+	OmChanges changes;
+	OmUpdate update;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = om_update_error_callback,
+		.arg = &update,
+	};
+
+	om_changes_check(&changes, json, jobs);
+	if (ids->count == 0)
+		return;
+
+	SPI_connect();
+	om_update_init(&update, jobs, ids->count, missing_ok, result);
+	update.ids = ids;
+	update.changes = &changes;
+	error_context_stack = &callback;
+	om_update_same(&update);
+	error_context_stack = callback.previous;
+	SPI_finish();
+}
+
+/* An update of the jobs of a filter */
+typedef struct Found
+{
+	OmUpdate update;
+	OmCall *call;
+} Found;
+
+static void
+note_found(TupleTableSlot *row, void *state)
+{
+	Found *found = state;
+	const OmObserver *observer = found->call->observer;
+	bool isnull;
+	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+
+	if (observer != NULL)
+		(void) observer->found(row, observer->state);
+	om_update_look_at_row(&found->update, found->update.changes, row);
+	om_call_add(found->call, id);
+}
+
+/*
+ * Update the jobs of the call's filter.  Returns how many were updated; with
+ * empty changes, which write and lock nothing, how many were found.  The caller
+ * has connected to SPI.
+ */
+uint64
+om_update_found(OmCall *call)
+{
+	bool dry_run = (call->observer != NULL && call->observer->dry_run);
+	bool writes = (call->changes.columns != 0 && !dry_run);
+	Found found = {.call = call};
+	OmUpdate *update = &found.update;
+	OmJobIds none;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = om_update_error_callback,
+		.arg = update,
+	};
+	uint64 count;
+
+	om_job_ids_init(&none, 0);
+	om_update_init(update, call->jobs, 0, true, NULL);
+	update->may_name_jobs = true; /* the caller may see what a filter finds */
+	update->changes = &call->changes;
+	update->observer = call->observer;
+	update->ids = &none;
+	error_context_stack = &callback;
+
+	count = om_call_find(call, writes, note_found, &found);
+	om_job_ids_sort(&update->due);
+	if (writes && count > 0)
+	{
+		update->done = palloc(count);
+		update->ids = &call->found;
+		count = write_same(update, OM_WRITE);
+	}
+	error_context_stack = callback.previous;
+	return count;
+}

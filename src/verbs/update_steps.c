@@ -1,0 +1,321 @@
+/*
+ * update_steps.c
+ *		The steps of an update: statements over a list of jobs, which note which of
+ *		them are done.
+ *
+ * The same changes to each job (update.c) and an update by a callable
+ * (update_with.c) are both made of them.
+ */
+#include "verbs/verbs.h"
+
+#include "lib/stringinfo.h"
+#include "port/pg_bitutils.h"
+#include "utils/lsyscache.h"
+
+/* How many job ids an error names */
+#define NAMED_JOBS 10
+
+/*
+ * Begin an update, in the current memory context, whose steps are over so many
+ * jobs at most.  The caller has connected to SPI.
+ */
+void
+om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok, OmJobResult *result)
+{
+	memset(update, 0, sizeof(*update));
+	update->jobs = jobs;
+	update->missing_ok = missing_ok;
+	update->may_name_jobs = !missing_ok;
+	update->result = result;
+	update->done = palloc0(capacity);
+	om_job_ids_init(&update->due, 0);
+	om_signals_init(&update->signals, jobs);
+}
+
+/*
+ * Mark a job as done in the running step.  A trigger may have given the row
+ * another id, which is none of ours.
+ */
+void
+om_update_mark_done(OmUpdate *update, int64 id)
+{
+	int i = om_job_ids_find(update->ids, id);
+
+	if (i >= 0)
+		update->done[i] = true;
+	else
+		update->renamed++;
+}
+
+static void
+list_job(StringInfo list, int count, int64 id)
+{
+	if (count < NAMED_JOBS)
+		appendStringInfo(list, "%s" INT64_FORMAT, count > 0 ? ", " : "", id);
+}
+
+/*
+ * List the jobs of the step that are done, or those that are not and those of
+ * later steps, the first of them in full, for a message.  Returns how many there
+ * are.
+ */
+static int
+list_jobs(const OmUpdate *update, bool done, StringInfo list)
+{
+	int count = 0;
+
+	for (int i = 0; i < update->ids->count; i++)
+	{
+		if (update->done[i] == done)
+			list_job(list, count++, om_job_ids_data(update->ids)[i]);
+	}
+	for (int i = 0; !done && update->later != NULL && i < update->later->count; i++)
+		list_job(list, count++, om_job_ids_data(update->later)[i]);
+	if (count > NAMED_JOBS)
+		appendStringInfo(list, " and %d more", count - NAMED_JOBS);
+	return count;
+}
+
+/*
+ * What went wrong did so at one of the jobs of the step that are not done.  Where
+ * they are worked on in id order, as an index scan of a plain table does, it is
+ * the first.  Triggers that fire after the statement may fail at any of them.
+ *
+ * The ids that an application's trigger comes with are out of a column that the
+ * caller may have no right to read, and of jobs that may be hidden, so only
+ * those that were found are named.
+ *
+ * This is called for notices and log messages too, where walking the jobs for
+ * each of many would not do.
+ */
+void
+om_update_error_callback(void *arg)
+{
+	const OmUpdate *update = arg;
+	StringInfoData list;
+	int count;
+
+	if (!om_is_error() || !update->may_name_jobs)
+		return;
+
+	initStringInfo(&list);
+	count = list_jobs(update, false, &list);
+	if (count == 0)
+		count = list_jobs(update, true, &list);
+	if (count == 0)
+		return; /* between the steps */
+	errcontext("update of %s %s", count == 1 ? "job" : "jobs", list.data);
+}
+
+/*
+ * Leave in the list the jobs of the step that are done, or those that are not.
+ */
+void
+om_update_keep_jobs(OmUpdate *update, bool done)
+{
+	int64 *ids = om_job_ids_data(update->ids);
+	int kept = 0;
+
+	for (int i = 0; i < update->ids->count; i++)
+	{
+		if (update->done[i] == done)
+			ids[kept++] = ids[i];
+	}
+	update->ids->count = kept;
+}
+
+/*
+ * Where jobs of the step do not exist, leave the others in the list, or raise
+ * an error that names them if all must exist.
+ */
+void
+om_update_drop_missing(OmUpdate *update)
+{
+	StringInfoData list;
+	int missing;
+
+	if (update->missing_ok)
+	{
+		om_update_keep_jobs(update, true);
+		return;
+	}
+
+	initStringInfo(&list);
+	missing = list_jobs(update, false, &list);
+	if (missing > 0)
+		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND),
+						errmsg_plural("job %s does not exist in schema \"%s\"",
+									  "jobs %s do not exist in schema \"%s\"", missing, list.data,
+									  get_namespace_name_or_temp(get_rel_namespace(update->jobs))),
+						errdetail("None of the jobs was updated.")));
+	pfree(list.data);
+}
+
+/*
+ * Find the jobs of the update, by a query that locks them or only looks at them,
+ * and hand each to the callback, which marks it as done.
+ */
+void
+om_update_find(OmUpdate *update, OmQuery query, OmRowCallback callback, void *state)
+{
+	update->may_name_jobs = !update->missing_ok;
+	om_update_step(update, query, NULL, callback, state);
+	om_update_drop_missing(update);
+	update->may_name_jobs = true;
+}
+
+/*
+ * Raise an error if max_attempts leaves no attempt to a job that may still run,
+ * or is less than the attempts that a job has made.
+ *
+ * Oban for Elixir does not run a waiting job that has no attempt left, and fetches
+ * it again and again; for Oban for Python each fetch of its queue fails.
+ */
+static void
+check_max_attempts(int64 id, int32 attempt, bool may_run, int32 max_attempts)
+{
+	int64 least = (int64) attempt + (may_run ? 1 : 0);
+
+	if (max_attempts < least)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for \"%s\": %d", om_update_columns[OM_MAX_ATTEMPTS].name,
+						max_attempts),
+				 errdetail_plural("Job " INT64_FORMAT " has already made %d attempt.",
+								  "Job " INT64_FORMAT " has already made %d attempts.",
+								  (unsigned long) attempt, id, attempt),
+				 may_run ? errhint("Give at least " INT64_FORMAT ": Oban stops the whole queue "
+								   "over a waiting job that has no attempt left.",
+								   least)
+						 : errhint("Give at least " INT64_FORMAT ".", least)));
+}
+
+/*
+ * Look at a job that is locked: may the changes be made to it, and will it
+ * become available, so that its queue must be woken?
+ */
+void
+om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id, int32 attempt,
+					  bool may_run, bool scheduled)
+{
+	if (changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
+		check_max_attempts(id, attempt, may_run, DatumGetInt32(changes->values[OM_MAX_ATTEMPTS]));
+
+	if (scheduled && om_changes_make_due(changes))
+		om_job_ids_add(&update->due, id);
+}
+
+/*
+ * The same for a row of OM_LOCK or OM_LOOK.
+ */
+void
+om_update_look_at_row(OmUpdate *update, const OmChanges *changes, TupleTableSlot *row)
+{
+	bool isnull;
+
+	om_update_look_at_job(update, changes, DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull)),
+						  DatumGetInt32(slot_getattr(row, OM_LOCK_ATTEMPT, &isnull)),
+						  DatumGetBool(slot_getattr(row, OM_LOCK_MAY_RUN, &isnull)),
+						  DatumGetBool(slot_getattr(row, OM_LOCK_SCHEDULED, &isnull)));
+}
+
+/*
+ * What the writing steps return, which om_update_put_job takes.
+ */
+OmReturns
+om_update_returns(const OmUpdate *update)
+{
+	if (update->result != NULL)
+		return OM_RETURN_JOBS;
+	return update->observer != NULL ? OM_RETURN_STATES : OM_RETURN_WRITTEN;
+}
+
+/*
+ * Is the job available?  Of a row of oban_job; allocates nothing, since there may
+ * be a million of them.
+ */
+static bool
+is_available(TupleTableSlot *row)
+{
+	static const char available[] = "available";
+	bool isnull;
+	text *state = DatumGetTextPP(slot_getattr(row, OM_JOB_STATE, &isnull));
+
+	return VARSIZE_ANY_EXHDR(state) == sizeof(available) - 1 &&
+		   memcmp(VARDATA_ANY(state), available, sizeof(available) - 1) == 0;
+}
+
+/*
+ * Wake the queue of a job that was written and is available, if the step put it
+ * into that queue, or if it was scheduled and is due now.
+ */
+static void
+wake_queue(OmUpdate *update, TupleTableSlot *row, int64 id)
+{
+	if ((update->columns & OM_COLUMN_BIT(OM_QUEUE)) == 0 && !update->was_scheduled &&
+		om_job_ids_find(&update->due, id) < 0)
+		return;
+	if (update->result == NULL)
+		om_signal_wake(&update->signals, row, OM_WRITTEN_QUEUE);
+	else if (is_available(row))
+		om_signal_wake(&update->signals, row, OM_JOB_QUEUE);
+}
+
+/*
+ * Take a job into the result, and wake its queue if there is work in it now.  An
+ * OmRowCallback, whose state begins with an OmUpdate.
+ */
+void
+om_update_put_job(TupleTableSlot *row, void *state)
+{
+	OmUpdate *update = state;
+	bool isnull;
+	int64 id = DatumGetInt64(slot_getattr(row, OM_JOB_ID, &isnull));
+
+	om_update_mark_done(update, id);
+	if (update->result != NULL)
+		om_job_result_put(row, update->result);
+	if (update->observer != NULL)
+		update->observer->written(row, update->observer->state);
+	wake_queue(update, row, id);
+}
+
+StaticAssertDecl(OM_JOB_ID == OM_WRITTEN_ID, "om_update_put_job takes either");
+
+/*
+ * Begin a step: a statement over the ids of the update, which are its first
+ * parameter; the values of the query's columns follow, and those that note.
+ * Returns the whole query.
+ */
+OmQuery
+om_update_begin_step(OmUpdate *update, OmQuery query, const Datum *values, Datum *params)
+{
+	int nvalues =
+		pg_popcount32(query.columns) + (query.step == OM_WRITE_NOTE ? OM_N_NOTE_PARAMS : 0);
+	bool one = (query.step == OM_WRITE_ONE);
+
+	query.verb = OM_UPDATE;
+	query.conditions = one ? OM_BY_ID : OM_BY_IDS;
+	params[0] =
+		one ? Int64GetDatum(om_job_ids_data(update->ids)[0]) : om_job_ids_array(update->ids);
+	if (values != NULL)
+		memcpy(&params[1], values, nvalues * sizeof(Datum));
+
+	memset(update->done, false, update->ids->count);
+	update->renamed = 0;
+	update->columns = query.columns;
+	return query;
+}
+
+/*
+ * Run a step.  Returns how many rows it changed, or returned.
+ */
+uint64
+om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallback callback,
+			   void *state)
+{
+	Datum params[OM_MAX_PARAMS];
+
+	query = om_update_begin_step(update, query, values, params);
+	return om_query_run(update->jobs, query, params, callback, state);
+}
