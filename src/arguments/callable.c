@@ -2,9 +2,10 @@
  * callable.c
  *		Callables: functions that get a job and return the changes to make to it.
  *
- * A callable is any function of the database, in any language.  It is called
- * straight through fmgr, which checks no privilege and no type, so that is done
- * here, at each call of ours.
+ * A callable is any function of the database, in any language.  It is called through
+ * fmgr, which checks neither privileges nor types, so this file checks them, in each
+ * call.  Calls jobs/; the functions prepare a callable, and verbs/update_with.c
+ * calls it.
  */
 #include "arguments/arguments.h"
 
@@ -69,7 +70,7 @@ look_at_function(OmCallable *callable, Oid function, Oid jobs)
 	aclresult = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_FUNCTION, callable->name);
-	/* Who looked the name up has been checked; who gives a number has not. */
+	/* A regproc given as an OID has had no USAGE check on its schema. */
 	check_usage(proc->pronamespace);
 	InvokeFunctionExecuteHook(function);
 
@@ -88,7 +89,7 @@ look_at_function(OmCallable *callable, Oid function, Oid jobs)
 				 errmsg("%s cannot be a callable", callable->name),
 				 errdetail("A callable takes the job, as oban_job, the row type of its table or "
 						   "jsonb, and may take a context as jsonb; it returns jsonb.")));
-	/* Otherwise that right is checked only when the statement is parsed, and its plan is kept. */
+	/* The statement's parser checks this right too, but then the plan is kept. */
 	if (types[0] != JSONBOID)
 		check_usage(get_rel_namespace(get_typ_typrelid(types[0])));
 	callable->argument_type = types[0];

@@ -2,8 +2,9 @@
  * change_values.c
  *		Values of changes that take more than a look: times, spans of time, tags.
  *
- * PostgreSQL's own input functions read times and spans; changes.c adds to
- * their errors which key they are about and what it takes.
+ * PostgreSQL's own input functions read times and spans. changes.c adds to their
+ * errors the key and what it takes. Calls lower_case.c; changes.c and filter.c use
+ * it.
  */
 #include "arguments/arguments.h"
 

@@ -2,8 +2,10 @@
  * changes.c
  *		The checking of changes, the jsonb object that says what to update.
  *
- * Everything that may be updated stands in om_change_keys: what is read here,
- * what the errors say is allowed, and what queries.c assigns come from it.
+ * The table "keys" has each key, what it takes, and how it is read. The errors list
+ * the keys from it.  The columns that may be updated stand in jobs/columns.c.
+ * Calls json_keys.c and change_values.c; the functions and verbs/update_with.c use
+ * it.
  */
 #include "arguments/arguments.h"
 
@@ -185,8 +187,8 @@ om_changes_check(OmChanges *changes, const Jsonb *json, Oid jobs)
 }
 
 /*
- * Do the changes name a schedule that has come, so that a scheduled job
- * becomes available?  queries.c compares with the same now().
+ * Do the changes name a schedule that has come, so that a scheduled job becomes
+ * available?  The statements compare with the same time, now().
  */
 bool
 om_changes_make_due(const OmChanges *changes)

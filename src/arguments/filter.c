@@ -2,9 +2,10 @@
  * filter.c
  *		Filters: jsonb objects that say which jobs a call is about.
  *
- * The keys follow Oban.Job.query/1.  A filter becomes a set of conditions,
- * which queries.c writes, and a value for each of them, which is passed as a
- * parameter: nothing of a value gets into the text of a statement.
+ * The keys follow Oban.Job.query/1.  A filter becomes a set of conditions, whose
+ * SQL conditions.c has, and a value for each of them.  Values are passed as
+ * parameters, and never become text of a statement.  Calls json_keys.c and
+ * change_values.c; the functions use it.
  */
 #include "arguments/arguments.h"
 

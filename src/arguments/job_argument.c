@@ -2,10 +2,10 @@
  * job_argument.c
  *		The jobs that a call is handed: by id, as an instance, by an array of ids.
  *
- * An instance is a row of a jobs table, or an oban_job.  Only the job's id and
- * the table that it is in are taken from it; its other fields may be stale.  A
- * row of some other table that happens to have an id must not end another job,
- * so what is taken is strict.
+ * An instance is a row of a jobs table, or an oban_job.  Only the job's id and its
+ * table are taken from it, because its other fields may be out of date.  A row of
+ * any other table is refused: it may have an id too, and would end another job.
+ * Calls jobs/; the functions use it.
  */
 #include "arguments/arguments.h"
 

@@ -1,7 +1,10 @@
 /*
  * json_keys.c
- *		JSON objects that a call is handed, changes and filters: which keys they may
- *		have, and the refusal of what a key does not take.
+ *		The keys of the JSON objects that a call is handed, changes and filters, and
+ *		the errors about keys and values.
+ *
+ * Calls only PostgreSQL. filter.c and changes.c say which keys there are; the guard
+ * reads numbers with it.
  */
 #include "arguments/arguments.h"
 

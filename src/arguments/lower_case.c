@@ -2,11 +2,12 @@
  * lower_case.c
  *		Lower-casing that is the same in every database.
  *
- * PostgreSQL's own depends on the database's locale, its provider, its encoding and
- * the server's version: in a Turkish database "I" becomes a dotless i, and with
- * the locale C only ASCII letters change.  Tags must not: an Oban elsewhere, or a
- * filter, looks for what is stored.  So this is Unicode's simple mapping, one
- * character for one, from a table of our own.
+ * PostgreSQL's own lower-casing depends on the database's locale, its provider, its
+ * encoding and the server's version: in a Turkish database "I" becomes a dotless i,
+ * and with the locale C only ASCII letters change.  Tags must be the same
+ * everywhere, because filters and other Obans look for what is stored.  So this is
+ * Unicode's simple mapping, one character for one, from a table of our own.
+ * change_values.c uses it.
  */
 #include "arguments/arguments.h"
 

@@ -1,7 +1,9 @@
 /*
  * by_filter.c
- *		The SQL functions that find their jobs by a filter: the dry run, and each
- *		verb.
+ *		The SQL functions that find their jobs by a filter: oban_all_jobs, which is the
+ *		dry run, and each verb.
+ *
+ * They read the filter (arguments/filter.c) and run the verb (verbs/run.c).
  */
 #include "verbs/verbs.h"
 

@@ -2,6 +2,8 @@
  * change_jobs.c
  *		The SQL functions that cancel, retry or delete jobs by id, as an instance, or
  *		by an array of ids.
+ *
+ * They read the jobs (arguments/job_argument.c); verbs/transitions.c changes them.
  */
 #include "verbs/verbs.h"
 

@@ -2,7 +2,8 @@
  * read_job.c
  *		Reading a job: all of it, or whether it is cancelled.
  *
- * These see what the calling statement sees, and lock no row.
+ * These functions see what the calling statement sees, and lock no row.  They run a
+ * statement (statements/plan_cache.c) without a verb.
  */
 #include "verbs/verbs.h"
 

@@ -1,6 +1,8 @@
 /*
  * update_jobs.c
  *		The SQL functions that update jobs with the same changes.
+ *
+ * They read the jobs and the changes; verbs/update.c makes the changes.
  */
 #include "verbs/verbs.h"
 

@@ -1,6 +1,9 @@
 /*
  * update_jobs_with.c
  *		The SQL functions that update jobs by a callable.
+ *
+ * They read the jobs and prepare the callable (arguments/callable.c);
+ * verbs/update_with.c calls it for each job.
  */
 #include "verbs/verbs.h"
 

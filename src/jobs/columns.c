@@ -1,6 +1,9 @@
 /*
  * columns.c
- *		The columns of oban_job, and those of a job that may be updated.
+ *		The columns of oban_job, and the columns of a job that may be updated.
+ *
+ * Calls only PostgreSQL. The statements write these columns, and the arguments
+ * are read by them. jobs_table.c says which types the columns of a table may have.
  */
 #include "jobs/jobs.h"
 

@@ -1,12 +1,15 @@
 /*
  * errors.c
  *		What error context callbacks must know.
+ *
+ * Calls only PostgreSQL. The verbs and the batches use it, to name in an error the
+ * jobs that it is about.
  */
 #include "jobs/jobs.h"
 
 /*
- * For error context callbacks, which are called for notices, warnings and log
- * messages too: is it an error?
+ * Is the message an error?  PostgreSQL calls error context callbacks for notices,
+ * warnings and log messages too.
  */
 bool
 om_is_error(void)

@@ -1,6 +1,9 @@
 /*
  * job_ids.c
  *		Job ids, and growing lists of them that are SQL arrays.
+ *
+ * A list can be passed to a statement as it is. Calls only PostgreSQL; all floors
+ * above use it.
  */
 #include "jobs/jobs.h"
 

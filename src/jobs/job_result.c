@@ -1,6 +1,10 @@
 /*
  * job_result.c
- *		Jobs as the result of a function: one oban_job, or a set of them.
+ *		Jobs as the result of a function: one oban_job, or a set of them in the order
+ *		of their ids.
+ *
+ * The functions begin a result and return it; the rows of a statement are put into
+ * it while the statement runs. Calls only PostgreSQL.
  */
 #include "jobs/jobs.h"
 
@@ -12,8 +16,8 @@
 #include "utils/builtins.h"
 
 /*
- * Prepare to return what the function is declared to return, in the memory
- * context of the caller, which must be one that outlives SPI.
+ * Begin a result of the type that the function is declared to return.  It lives in
+ * the current memory context, which must outlive SPI.
  */
 void
 om_job_result_init(OmJobResult *result, FunctionCallInfo fcinfo)
@@ -34,8 +38,8 @@ om_job_result_init(OmJobResult *result, FunctionCallInfo fcinfo)
 }
 
 /*
- * The columns that queries.c selects and those of the type oban_job are alike,
- * unless someone altered the type.
+ * Check that the row has the columns of the type oban_job.  It has, unless somebody
+ * altered the type.
  */
 static void
 check_row(const OmJobResult *result, TupleDesc row)
@@ -52,7 +56,7 @@ check_row(const OmJobResult *result, TupleDesc row)
 }
 
 /*
- * Sort the set from here on, with what is in it.
+ * Begin to sort: what is in the set, and what comes from here on.
  */
 static void
 begin_sort(OmJobResult *result)
@@ -75,8 +79,8 @@ begin_sort(OmJobResult *result)
 }
 
 /*
- * Jobs come in the order of their ids mostly, so they are sorted only from the
- * first one on that does not.
+ * Put a row into the set.  Mostly jobs come in the order of their ids.  The first
+ * one that does not begins a sort.
  */
 static void
 put_into_set(OmJobResult *result, TupleTableSlot *row)
@@ -138,7 +142,8 @@ end_sort(OmJobResult *result)
 }
 
 /*
- * What the function returns: NULL where one job is returned and none was put.
+ * What the function must return.  It is NULL for a function that returns one job,
+ * when no job was put into the result.
  */
 Datum
 om_job_result_return(OmJobResult *result, FunctionCallInfo fcinfo)

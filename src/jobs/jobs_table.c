@@ -2,9 +2,10 @@
  * jobs_table.c
  *		Which table a call is about, and what that table looks like.
  *
- * The table is always named oban_jobs; Oban calls its schema the prefix.  It is
- * locked as it is looked up, so what is learned of it here holds until the end
- * of the transaction.
+ * The table is always named oban_jobs; Oban calls its schema the prefix.  Each
+ * look-up locks the table, so what this file says of it holds until the end of the
+ * transaction.  Calls only PostgreSQL; the statements, the arguments and the
+ * functions use it.
  */
 #include "jobs/jobs.h"
 
@@ -79,8 +80,7 @@ hint_at_prefix(void)
 }
 
 /*
- * Raise an error unless the relation is one whose rows can be locked and
- * changed.
+ * Raise an error unless the rows of the relation can be locked and changed.
  */
 static void
 check_relkind(Oid relid, const char *schema)
@@ -217,7 +217,7 @@ om_find_column(TupleDesc desc, const char *name)
 }
 
 /*
- * Learn what the text of a query depends on.
+ * Find out what the text of a statement depends on.
  *
  * Errors: columns are missing (42703), a column has a type that neither Oban
  * gives it (42804), a callable or a trigger has dropped the table (42P01).

@@ -1,6 +1,8 @@
 /*
  * settings.c
- *		The module and its settings.
+ *		The module, and its settings (oban_manage.prefix, notify and guard).
+ *
+ * Calls only PostgreSQL. All floors read the settings.
  */
 #include "jobs/jobs.h"
 

@@ -2,10 +2,11 @@
  * signals.c
  *		What running Obans are told, by NOTIFY in the caller's transaction.
  *
- * The channel is <prefix>.oban_<name>, with the prefix as it is, unquoted; the
- * payload is compact JSON, for Oban for Python takes what does not begin with
- * "{" for base64 and its listener dies of it.  PostgreSQL delivers at commit,
- * and drops duplicates within a transaction.
+ * The channel is <prefix>.oban_<name>, with the prefix as it is, unquoted.  The
+ * payload is compact JSON that begins with "{": Oban for Python decodes anything
+ * else as base64, and its listener ends when that fails.  PostgreSQL sends at
+ * commit, and drops duplicates within a transaction.  Calls jobs_table.c; the
+ * verbs use it.
  */
 #include "jobs/jobs.h"
 
@@ -21,7 +22,8 @@
 #define PAYLOAD_MAX_LENGTH (BLCKSZ - NAMEDATALEN - 128)
 
 /*
- * Begin to tell the Obans of a jobs table, in the current memory context.
+ * Begin to send signals to the Obans of a jobs table.  What is kept between them is
+ * allocated in the current memory context.
  */
 void
 om_signals_init(OmSignals *signals, Oid jobs)
@@ -43,9 +45,9 @@ om_signals_kill(Oid jobs)
 }
 
 /*
- * Notify the channel <prefix>.<name>.  What PostgreSQL would refuse must not
- * undo the change of the job: then a warning says, once a call, that nobody
- * was told.
+ * Notify the channel <prefix>.<name>.  PostgreSQL refuses long names and payloads
+ * with an error, which would undo the change of the job.  Instead a warning says,
+ * once a call, that nobody was told.
  */
 static void
 notify(OmSignals *signals, const char *name, const char *payload)
@@ -88,9 +90,9 @@ om_signal_kill(OmSignals *signals, int64 job_id)
 }
 
 /*
- * Wake the workers of the queue that stands in a column of the row; nobody
- * when it is NULL.  Jobs come in runs of the same queue mostly; PostgreSQL
- * drops the duplicates that remain.
+ * Wake the workers of the queue that stands in a column of the row; nobody when it
+ * is NULL.  Jobs of the same queue often follow each other, so the queue that was
+ * woken last is not woken again.  PostgreSQL drops the other duplicates.
  */
 void
 om_signal_wake(OmSignals *signals, TupleTableSlot *row, AttrNumber column)
