@@ -241,7 +241,7 @@ SELECT errors, tools.try(format($$UPDATE py.oban_jobs SET state = 'retryable', e
 	WHERE id = 1 RETURNING state$$, errors)), tools.try($$UPDATE py.oban_jobs SET
 	state = 'executing', errors = '[{"attempt": 1}]' RETURNING state$$)
 FROM (VALUES ('{}'), ('null'), ('[1, 1]'), ('[1, [{"attempt": 1}]]'), ('[1, {"attempt": "x"}]'),
-	('[1, {"attempt": ""}]'), ('[1, {"attempt": {}}]'), ('[1, {"attempt": 1.5}]'),
+	('[1, {"error": "x"}]'), ('[1, {"attempt": ""}]'), ('[1, {"attempt": {}}]'), ('[1, {"attempt": 1.5}]'),
 	('[1, {"attempt": 1e400}]'), ('[1, {"attempt": -1}]'), ('[1, {"attempt": 1.0}]'),
 	('[{"attempt": 1, "other": 1}]'), ('[1, {"attempt": 1}, {"attempt": 2}]'),
 	('[1, {"attempt": 2}, {"attempt": 1}]')) e(errors);
@@ -251,14 +251,30 @@ UPDATE py.oban_jobs SET state = 'retryable' WHERE id = 1 RETURNING state, jsonb_
 UPDATE py.oban_jobs SET state = 'executing' WHERE id = 1;
 UPDATE py.oban_jobs SET state = 'retryable', errors = errors || jsonb '{"attempt": 1}' WHERE id = 1
 	RETURNING state, jsonb_array_length(errors);
-ALTER TABLE ex14.oban_jobs ALTER errors DROP NOT NULL, ALTER attempt DROP NOT NULL;
+-- Of the same length, and yet others.
+UPDATE py.oban_jobs SET state = 'executing', errors = '[{"attempt": 7}]' WHERE id = 1;
+UPDATE py.oban_jobs SET state = 'retryable', errors = '[{"attempt": 1}]' WHERE id = 1
+	RETURNING state, errors;
+ALTER TABLE ex14.oban_jobs ALTER errors DROP NOT NULL, ALTER attempt DROP NOT NULL,
+	ALTER scheduled_at DROP NOT NULL;
 UPDATE ex14.oban_jobs SET errors = NULL, attempt = NULL WHERE id = 3;
 UPDATE ex14.oban_jobs SET state = 'completed' WHERE id = 3;
 UPDATE ex14.oban_jobs SET state = 'executing', errors = NULL, attempt = 2 WHERE id = 3;
+UPDATE ex14.oban_jobs SET state = 'retryable' WHERE id = 3 RETURNING state, errors;
+UPDATE ex14.oban_jobs SET state = 'executing' WHERE id = 3;
 UPDATE ex14.oban_jobs SET state = 'retryable', errors = '{NULL,"{\"attempt\": 1}"}' WHERE id = 3
 	RETURNING state;
 UPDATE ex14.oban_jobs SET state = 'retryable', errors = '{NULL,NULL,NULL}' WHERE id = 3
 	RETURNING state;
+-- A schedule that is NULL: the job was not retried, and a snooze gives it one.
+UPDATE ex14.oban_jobs SET state = 'available', scheduled_at = NULL, attempted_at = '2024-01-01'
+	WHERE id = 3;
+UPDATE ex14.oban_jobs SET state = 'scheduled', max_attempts = max_attempts + 1 WHERE id = 3
+	RETURNING state, scheduled_at;
+UPDATE ex14.oban_jobs SET state = 'scheduled', max_attempts = max_attempts + 1,
+	scheduled_at = '2098-01-01' WHERE id = 3 RETURNING state, scheduled_at;
+UPDATE ex14.oban_jobs SET state = 'scheduled', max_attempts = max_attempts + 1, scheduled_at = NULL
+	WHERE id = 3 RETURNING state, scheduled_at;
 
 -- Columns elsewhere: dropped ones before them, others behind and a generated one.
 ALTER TABLE py.oban_jobs ADD extra text DEFAULT 'x', DROP args, ADD args jsonb NOT NULL DEFAULT '{}',
@@ -287,7 +303,48 @@ CALL tools.make_job('by_state', 'runs');
 UPDATE by_state.oban_jobs SET state = 'completed' WHERE id = 1 RETURNING tableoid::regclass, state;
 SELECT oban_retry_job(1, 'by_state'), oban_cancel_job(1, 'by_state');
 UPDATE by_state.oban_jobs SET state = 'retryable' WHERE id = 1 RETURNING tableoid::regclass, state;
-DELETE FROM by_state.oban_jobs RETURNING id;
+-- In one transaction, rows of several partitions; and triggers within triggers.
+CALL tools.make_job('by_state', 'runs');
+INSERT INTO by_state.oban_jobs (id, state, worker) OVERRIDING SYSTEM VALUE
+	SELECT g, 'executing', 'W' FROM generate_series(2, 12) g;
+BEGIN;
+UPDATE by_state.oban_jobs SET state = 'completed' WHERE id = 2;
+UPDATE by_state.oban_jobs SET state = 'scheduled' WHERE id = 3;
+DELETE FROM by_state.oban_jobs WHERE id = 2 RETURNING id;
+ROLLBACK;
+CREATE FUNCTION tools.next_too() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE by_state.oban_jobs SET state = NEW.state WHERE id = NEW.id + 1;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER next_too BEFORE UPDATE ON by_state.oban_jobs FOR EACH ROW
+	EXECUTE FUNCTION tools.next_too();
+UPDATE by_state.oban_jobs SET state = 'discarded' WHERE id = 1;
+SELECT tools.states('by_state');
+\c -
+-- The first that the guard sees is a delete.
+WITH d AS (DELETE FROM by_state.oban_jobs WHERE id > 1 RETURNING id) SELECT count(*) FROM d;
+
+-- Foreign tables: the guard judges an answer, and does not know how old a row is.
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set foreign :abs_srcdir '/fixtures/foreign.sql'
+\set ECHO none
+SET client_min_messages = warning;
+\i :foreign
+CREATE SCHEMA elixir;
+IMPORT FOREIGN SCHEMA ex14 LIMIT TO (oban_jobs) FROM SERVER elsewhere INTO elixir;
+DROP TRIGGER oban_guard ON ex14.oban_jobs;
+CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON elixir.oban_jobs
+	FOR EACH ROW EXECUTE FUNCTION oban_guard_job();
+CALL tools.make_job('ex14', 'cancelled');
+UPDATE elixir.oban_jobs SET state = 'retryable' RETURNING state;
+CALL tools.make_job('ex14', 'retried for later');
+UPDATE elixir.oban_jobs SET state = 'available' RETURNING state;
+CALL tools.make_job('ex14', 'runs');
+DELETE FROM elixir.oban_jobs RETURNING state;
+DROP SCHEMA elixir CASCADE;
+DROP EXTENSION postgres_fdw CASCADE;
+DROP SCHEMA far CASCADE;
 
 -- Refused: at another time or event, for a statement, on another table; called by hand.
 CREATE FUNCTION tools.refused(definition text, statement text) RETURNS text LANGUAGE plpgsql AS $$

@@ -247,7 +247,7 @@ run_of_entry(const Entries *entries, int i)
 	{
 		JsonbValue *value = getIthJsonbValueFromContainer(entries->container, i);
 
-		if (value != NULL && value->type == jbvBinary)
+		if (value->type == jbvBinary)
 			entry = value->val.binary.data;
 	}
 	if (entry == NULL || !JsonContainerIsObject(entry))
