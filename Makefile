@@ -15,10 +15,13 @@ OBJS = \
 	src/jobs/jobs_table.o \
 	src/jobs/settings.o \
 	src/jobs/signals.o \
+	src/statements/assignments.o \
 	src/statements/conditions.o \
 	src/statements/job_columns.o \
 	src/statements/plan_cache.o \
 	src/statements/queries.o \
+	src/statements/rows.o \
+	src/statements/verb_table.o \
 	src/arguments/callable.o \
 	src/arguments/change_values.o \
 	src/arguments/changes.o \

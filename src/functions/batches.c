@@ -54,9 +54,7 @@ typedef struct Walk
 	OmSpread spread; /* over the jobs that matched at the start; its rank is of the next batch */
 
 	TimestampTz start;
-	int64 total;   /* jobs that the verb would have changed at the start, */
-	int64 highest; /* the highest id of them, */
-	int64 last;	   /* and of the table then */
+	OmSurveyRow survey; /* the jobs at the start */
 
 	int64 next;			   /* all jobs below this id are done, */
 	int64 done;			   /* and so many were changed */
@@ -174,16 +172,13 @@ begin_call(Walk *walk, OmCall *call)
 }
 
 static void
-note_survey(TupleTableSlot *row, void *state)
+note_survey(TupleTableSlot *slot, void *state)
 {
 	Walk *walk = state;
-	bool isnull;
 
-	walk->total = DatumGetInt64(slot_getattr(row, OM_SURVEY_COUNT, &isnull));
-	walk->spread.total = walk->total;
-	walk->next = DatumGetInt64(slot_getattr(row, OM_SURVEY_LOWEST, &isnull));
-	walk->highest = DatumGetInt64(slot_getattr(row, OM_SURVEY_HIGHEST, &isnull));
-	walk->last = DatumGetInt64(slot_getattr(row, OM_SURVEY_LAST, &isnull));
+	om_survey_row_read(slot, &walk->survey);
+	walk->spread.total = walk->survey.count;
+	walk->next = walk->survey.lowest;
 }
 
 /*
@@ -211,7 +206,7 @@ survey(Walk *walk)
 static void
 change_batch(Walk *walk)
 {
-	int64 end = walk->next <= walk->highest ? walk->highest : walk->last;
+	int64 end = walk->next <= walk->survey.highest ? walk->survey.highest : walk->survey.last;
 	OmCall call;
 
 	begin_call(walk, &call);
@@ -237,7 +232,7 @@ batch_error_callback(void *arg)
 	if (om_is_error())
 		errcontext("batch of jobs from id " INT64_FORMAT " on, after " INT64_FORMAT
 				   " jobs that were %s and committed",
-				   walk->next, walk->done, om_verb_names[walk->verb].participle);
+				   walk->next, walk->done, om_verbs[walk->verb].participle);
 }
 
 /*
@@ -329,14 +324,14 @@ report_progress(const Walk *walk)
 {
 	double elapsed = Max(GetCurrentTimestamp() - walk->start, 1) / (double) USECS_PER_SEC;
 	double rate = walk->done / elapsed;
-	int64 total = Max(walk->total, walk->done);
+	int64 total = Max(walk->survey.count, walk->done);
 	char left[32] = "unknown time";
 
 	if (rate > 0)
 		snprintf(left, sizeof(left), "%.0f s", (total - walk->done) / rate);
 	ereport(NOTICE,
 			(errmsg("%s " INT64_FORMAT " of about " INT64_FORMAT " jobs, %.0f per second, %s left",
-					om_verb_names[walk->verb].participle, walk->done, total, rate, left)));
+					om_verbs[walk->verb].participle, walk->done, total, rate, left)));
 }
 
 static void
@@ -351,7 +346,7 @@ run_walk(Walk *walk)
 	/* The first transaction is the caller's, whose own work is in it: that is not tried again. */
 	(void) try_step(walk, survey, true);
 	error_context_stack = &callback;
-	while (walk->total > 0)
+	while (walk->survey.count > 0)
 	{
 		run_step(walk, change_batch);
 		walk->done += walk->changed;
@@ -359,7 +354,7 @@ run_walk(Walk *walk)
 		if (walk->found > 0)
 			report_progress(walk);
 
-		if (walk->reached >= walk->last)
+		if (walk->reached >= walk->survey.last)
 			break;
 		walk->next = walk->reached + 1;
 		if (walk->found > 0)

@@ -176,10 +176,10 @@ static void
 note_seen(TupleTableSlot *slot, void *state)
 {
 	Seen *seen = state;
-	bool isnull;
-	Datum value = slot_getattr(slot, OM_STATE_STATE, &isnull);
+	OmStateRow row;
 
-	seen->state = isnull ? 0 : om_guarded_state(seen->table, value);
+	om_state_row_read(slot, &row);
+	seen->state = row.state.isnull ? 0 : om_guarded_state(seen->table, row.state.value);
 }
 
 static void

@@ -35,21 +35,18 @@ typedef struct Outcomes
 } Outcomes;
 
 /*
- * The name of the state in a column of the row; there are few, so each is kept
- * once.
+ * The name of a state, which may be NULL; there are few, so each is kept once.
  */
 static const char *
-read_state(Outcomes *outcomes, TupleTableSlot *row, AttrNumber column)
+keep_state(Outcomes *outcomes, const text *name)
 {
 	MemoryContext caller;
-	bool isnull;
-	Datum value = slot_getattr(row, column, &isnull);
 	char *state;
 	ListCell *lc;
 
-	if (isnull)
+	if (name == NULL)
 		return NULL;
-	state = TextDatumGetCString(value);
+	state = text_to_cstring(name);
 	foreach (lc, outcomes->states)
 	{
 		if (strcmp(lfirst(lc), state) == 0)
@@ -67,61 +64,56 @@ read_state(Outcomes *outcomes, TupleTableSlot *row, AttrNumber column)
 }
 
 /*
- * The outcome of the job whose id is the row's first column; NULL when it is none
- * of ours: a trigger has given the row another id, or a foreign table's server
- * has sent a row that was not asked for.
+ * The outcome of the job; NULL when it is none of ours: a trigger has given the row
+ * another id, or a foreign table's server has sent a row that was not asked for.
  */
 static Outcome *
-find_outcome(Outcomes *outcomes, TupleTableSlot *row)
+find_outcome(Outcomes *outcomes, int64 id)
 {
-	bool isnull;
-	int i = om_job_ids_find(&outcomes->ids, DatumGetInt64(slot_getattr(row, 1, &isnull)));
+	int i = om_job_ids_find(&outcomes->ids, id);
 
 	return i >= 0 ? &outcomes->each[i] : NULL;
 }
 
 /*
- * Note what OM_LOCK or OM_LOOK has found.  Returns whether the verb acts on the
- * job.  Where partitions or children repeat an id, one that it acts on counts.
+ * Note a job that was found.  Returns whether the verb acts on it.  Where
+ * partitions or children repeat an id, one that it acts on counts.
  */
 static bool
-note_found(TupleTableSlot *row, void *state)
+note_old_state(const OmFoundRow *row, void *state)
 {
 	Outcomes *outcomes = state;
-	Outcome *outcome = find_outcome(outcomes, row);
-	bool isnull;
-	bool applies = DatumGetBool(slot_getattr(row, OM_LOCK_APPLIES, &isnull));
+	Outcome *outcome = find_outcome(outcomes, row->id);
 
 	if (outcome == NULL)
 		return false;
 	if (!outcome->applies)
 	{
-		outcome->old_state = read_state(outcomes, row, OM_LOCK_STATE);
+		outcome->old_state = keep_state(outcomes, row->state);
 		/* What is written says what becomes of it, or that it stays as it is. */
-		outcome->new_state = outcomes->observer.dry_run && applies
-								 ? read_state(outcomes, row, OM_LOCK_NEW_STATE)
+		outcome->new_state = outcomes->observer.dry_run && row->applies
+								 ? keep_state(outcomes, row->new_state)
 								 : outcome->old_state;
-		outcome->applies = applies;
-		outcome->spent = DatumGetBool(slot_getattr(row, OM_LOCK_SPENT, &isnull));
+		outcome->applies = row->applies;
+		outcome->spent = row->spent;
 	}
-	return applies;
+	return row->applies;
 }
 
 /*
- * Note what was written.  Where partitions or children repeat an id, one that
+ * Note a job that was written.  Where partitions or children repeat an id, one that
  * was done counts.
  */
 static void
-note_written(TupleTableSlot *row, void *state)
+note_new_state(const OmWrittenRow *row, void *state)
 {
 	Outcomes *outcomes = state;
-	Outcome *outcome = find_outcome(outcomes, row);
-	bool isnull;
+	Outcome *outcome = find_outcome(outcomes, row->id);
 
 	if (outcome == NULL || outcome->done)
 		return;
-	outcome->done = DatumGetBool(slot_getattr(row, OM_WRITTEN_DONE, &isnull));
-	outcome->new_state = read_state(outcomes, row, OM_WRITTEN_STATE);
+	outcome->done = row->done;
+	outcome->new_state = keep_state(outcomes, row->state);
 }
 
 static OmVerb
@@ -135,7 +127,7 @@ verb_argument(FunctionCallInfo fcinfo, int argno)
 	name = text_to_cstring(PG_GETARG_TEXT_PP(argno));
 	for (OmVerb verb = 0; verb < OM_N_VERBS; verb++)
 	{
-		if (strcmp(name, om_verb_names[verb].name) == 0)
+		if (strcmp(name, om_verbs[verb].name) == 0)
 			return verb;
 	}
 	ereport(ERROR,
@@ -163,7 +155,7 @@ read_arguments(FunctionCallInfo fcinfo, OmCall *call, Outcomes *outcomes)
 		om_changes_check(&call->changes, changes, call->jobs);
 	else if (changes != NULL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("action \"%s\" takes no changes", om_verb_names[call->verb].name),
+						errmsg("action \"%s\" takes no changes", om_verbs[call->verb].name),
 						errhint("Pass changes with the action \"update\" only.")));
 
 	om_job_ids_init(ids, 0);
@@ -173,8 +165,8 @@ read_arguments(FunctionCallInfo fcinfo, OmCall *call, Outcomes *outcomes)
 	om_filter_by_ids(&call->filter, om_job_ids_array(ids));
 
 	call->observer = &outcomes->observer;
-	outcomes->observer.found = note_found;
-	outcomes->observer.written = note_written;
+	outcomes->observer.found = note_old_state;
+	outcomes->observer.written = note_new_state;
 	outcomes->observer.state = outcomes;
 	/* Empty changes write nothing. */
 	outcomes->observer.dry_run =
@@ -188,7 +180,7 @@ read_arguments(FunctionCallInfo fcinfo, OmCall *call, Outcomes *outcomes)
 static char *
 reason_of(const OmCall *call, const Outcome *outcome, bool done)
 {
-	const char *done_to = om_verb_names[call->verb].participle;
+	const char *done_to = om_verbs[call->verb].participle;
 
 	if (outcome->old_state == NULL)
 		return psprintf("schema \"%s\" has no such job",
@@ -239,7 +231,7 @@ return_outcomes(const OmCall *call, const Outcomes *outcomes, FunctionCallInfo f
 			new_state = NULL;
 		values[0] = Int64GetDatum(om_job_ids_data(&outcomes->ids)[i]);
 		values[1] = text_datum(outcome->old_state == NULL ? "not_found"
-							   : done					  ? om_verb_names[call->verb].participle
+							   : done					  ? om_verbs[call->verb].participle
 														  : "ignored");
 		values[2] = text_datum(outcome->old_state);
 		values[3] = text_datum(new_state);
@@ -253,12 +245,15 @@ return_outcomes(const OmCall *call, const Outcomes *outcomes, FunctionCallInfo f
 }
 
 static void
-note_hidden(TupleTableSlot *row, void *state)
+note_hidden(TupleTableSlot *slot, void *state)
 {
-	Outcome *outcome = find_outcome(state, row);
+	const Outcome *outcome;
+	OmFoundRow row;
 
+	om_found_row_read(slot, &row);
+	outcome = find_outcome(state, row.id);
 	if (outcome != NULL && outcome->old_state == NULL)
-		(void) note_found(row, state);
+		(void) note_old_state(&row, state);
 }
 
 /*

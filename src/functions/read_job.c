@@ -36,11 +36,9 @@ oban_get_job(PG_FUNCTION_ARGS)
 }
 
 static void
-note_cancelled(TupleTableSlot *row, void *state)
+note_answer(TupleTableSlot *slot, void *state)
 {
-	bool isnull;
-
-	*(bool *) state = DatumGetBool(slot_getattr(row, 1, &isnull));
+	*(bool *) state = om_answer_row_read(slot);
 }
 
 /*
@@ -71,7 +69,7 @@ oban_job_cancelled(PG_FUNCTION_ARGS)
 	jobs = om_jobs_table_argument(fcinfo, 1, AccessShareLock);
 
 	SPI_connect();
-	om_query_run(jobs, query, params, note_cancelled, &cancelled);
+	om_query_run(jobs, query, params, note_answer, &cancelled);
 	SPI_finish();
 	PG_RETURN_BOOL(cancelled);
 }

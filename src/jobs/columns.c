@@ -13,7 +13,7 @@
 #include "utils/typcache.h"
 
 /* clang-format off */
-const OmJobColumn om_job_columns[OM_JOB_N_COLUMNS] = {
+const OmJobColumn om_job_columns[] = {
 	{"id", INT8OID},
 	{"state", TEXTOID},
 	{"queue", TEXTOID},
@@ -34,10 +34,8 @@ const OmJobColumn om_job_columns[OM_JOB_N_COLUMNS] = {
 	{"discarded_at", TIMESTAMPTZOID},
 	{"prefix", TEXTOID},
 };
-/* clang-format on */
 
-/* clang-format off */
-const OmUpdateColumnInfo om_update_columns[OM_N_UPDATE_COLUMNS] = {
+const OmUpdateColumnInfo om_update_columns[] = {
 	[OM_ARGS] = {"args", JSONBOID, JSONBARRAYOID},
 	[OM_MAX_ATTEMPTS] = {"max_attempts", INT4OID, INT4ARRAYOID},
 	[OM_META] = {"meta", JSONBOID, JSONBARRAYOID},
@@ -48,6 +46,9 @@ const OmUpdateColumnInfo om_update_columns[OM_N_UPDATE_COLUMNS] = {
 	[OM_WORKER] = {"worker", TEXTOID, TEXTARRAYOID},
 };
 /* clang-format on */
+
+StaticAssertDecl(lengthof(om_job_columns) == OM_JOB_N_COLUMNS, "each column has a row");
+StaticAssertDecl(lengthof(om_update_columns) == OM_N_UPDATE_COLUMNS, "each column has a row");
 
 /*
  * Is it a row of oban_job's columns?

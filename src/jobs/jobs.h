@@ -12,6 +12,7 @@
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "port/pg_bitutils.h"
 #include "storage/lockdefs.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
@@ -65,7 +66,7 @@ typedef struct OmJobColumn
 	Oid type;
 } OmJobColumn;
 
-extern const OmJobColumn om_job_columns[OM_JOB_N_COLUMNS];
+extern const OmJobColumn om_job_columns[];
 
 extern bool om_looks_like_oban_job(TupleDesc desc);
 extern bool om_type_is_oban_job(Oid type);
@@ -98,14 +99,20 @@ typedef struct OmUpdateColumnInfo
 	Oid array_type; /* of the values of many jobs; tags are passed as text then */
 } OmUpdateColumnInfo;
 
-extern const OmUpdateColumnInfo om_update_columns[OM_N_UPDATE_COLUMNS];
+extern const OmUpdateColumnInfo om_update_columns[];
 
 /* A set of the columns that may be updated */
 typedef uint8 OmColumnSet;
 
 #define OM_COLUMN_BIT(column) ((OmColumnSet) (1 << (column)))
 
-StaticAssertDecl(OM_N_UPDATE_COLUMNS <= 8, "each is a bit of OmColumnSet");
+StaticAssertDecl(OM_N_UPDATE_COLUMNS <= sizeof(OmColumnSet) * BITS_PER_BYTE, "each is a bit of it");
+
+static inline int
+om_columns_count(OmColumnSet set)
+{
+	return pg_popcount64(set);
+}
 
 /* An update of these may give a queue a job to run, so its workers are woken. */
 #define OM_WAKING_COLUMNS (OM_COLUMN_BIT(OM_QUEUE) | OM_COLUMN_BIT(OM_SCHEDULED_AT))
@@ -169,6 +176,6 @@ typedef struct OmSignals
 extern void om_signals_init(OmSignals *signals, Oid jobs);
 extern bool om_signals_kill(Oid jobs);
 extern void om_signal_kill(OmSignals *signals, int64 job_id);
-extern void om_signal_wake(OmSignals *signals, TupleTableSlot *row, AttrNumber column);
+extern void om_signal_wake(OmSignals *signals, const text *queue);
 
 #endif /* OM_JOBS_H */

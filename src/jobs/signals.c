@@ -90,23 +90,19 @@ om_signal_kill(OmSignals *signals, int64 job_id)
 }
 
 /*
- * Wake the workers of the queue that stands in a column of the row; nobody when it
- * is NULL.  Jobs of the same queue often follow each other, so the queue that was
- * woken last is not woken again.  PostgreSQL drops the other duplicates.
+ * Wake the workers of the queue; nobody when it is NULL.  Jobs of the same queue often
+ * follow each other, so the queue that was woken last is not woken again.  PostgreSQL
+ * drops the other duplicates.
  */
 void
-om_signal_wake(OmSignals *signals, TupleTableSlot *row, AttrNumber column)
+om_signal_wake(OmSignals *signals, const text *queue)
 {
 	StringInfoData payload;
-	bool isnull;
-	Datum value = slot_getattr(row, column, &isnull);
-	text *queue;
 	char *string;
 	Size len;
 
-	if (!om_notify || isnull)
+	if (!om_notify || queue == NULL)
 		return;
-	queue = DatumGetTextPP(value);
 	len = VARSIZE_ANY_EXHDR(queue);
 	if (signals->last_queue != NULL && VARSIZE_ANY_EXHDR(signals->last_queue) == len &&
 		memcmp(VARDATA_ANY(signals->last_queue), VARDATA_ANY(queue), len) == 0)

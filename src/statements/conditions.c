@@ -9,7 +9,6 @@
 
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
-#include "port/pg_bitutils.h"
 #include "utils/lsyscache.h"
 
 #define IS(column)		 "j." column " OPERATOR(pg_catalog.=) $%d", column, false
@@ -26,7 +25,7 @@ static const struct
 	const char *column;
 	bool any; /* the parameter is an array */
 	Oid type; /* of it, or its elements; InvalidOid: the column's own */
-} conditions[OM_N_CONDITIONS] = {
+} conditions[] = {
 	[OM_ID_IS] = {IS("id"), INT8OID},
 	[OM_ID_IS_ANY] = {IS_ANY("id"), INT8OID},
 	[OM_STATE_IS] = {IS("state")},
@@ -62,7 +61,8 @@ static const struct
 };
 /* clang-format on */
 
-StaticAssertDecl(OM_N_CONDITIONS <= 32, "each is a bit of OmConditionSet");
+StaticAssertDecl(lengthof(conditions) == OM_N_CONDITIONS, "each condition has a row");
+StaticAssertDecl(OM_N_CONDITIONS <= sizeof(OmConditionSet) * BITS_PER_BYTE, "each is a bit of it");
 
 /*
  * WHERE conditions AND the verb's own, which may be NULL
@@ -93,7 +93,7 @@ om_conditions_append_order(StringInfo sql, OmConditionSet set)
 {
 	appendStringInfoString(sql, " ORDER BY j.id");
 	if (set & OM_CONDITION_BIT(OM_LIMIT))
-		appendStringInfo(sql, conditions[OM_LIMIT].text, pg_popcount32(set));
+		appendStringInfo(sql, conditions[OM_LIMIT].text, om_conditions_count(set));
 }
 
 /*

@@ -12,7 +12,7 @@
  * The columns of oban_job, in its order, from those of either Oban's table.
  */
 /* clang-format off */
-static const char *const job_columns[OM_JOB_N_COLUMNS] = {
+static const char *const job_columns[] = {
 	"j.id::pg_catalog.int8",
 	OM_TEXT_OF("j.state"),
 	"j.queue::pg_catalog.text",
@@ -34,6 +34,8 @@ static const char *const job_columns[OM_JOB_N_COLUMNS] = {
 	NULL, /* the table's schema */
 };
 /* clang-format on */
+
+StaticAssertDecl(lengthof(job_columns) == OM_JOB_N_COLUMNS, "each column has a row");
 
 /*
  * List the columns of oban_job, each after its name where they are to be the

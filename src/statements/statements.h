@@ -8,6 +8,9 @@
 
 #include "jobs/jobs.h"
 
+#include "access/htup.h"
+#include "port/pg_bitutils.h"
+
 /* ---- conditions.c: which jobs a statement is about ---- */
 
 /* The conditions that jobs are found by, in the order of their parameters */
@@ -62,6 +65,12 @@ typedef struct OmFilter
 	Datum values[OM_N_CONDITIONS];
 } OmFilter;
 
+static inline int
+om_conditions_count(OmConditionSet set)
+{
+	return pg_popcount64(set);
+}
+
 extern void om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition);
 extern void om_conditions_append_order(StringInfo sql, OmConditionSet set);
 extern Oid om_condition_type(OmCondition condition, Oid jobs);
@@ -80,8 +89,9 @@ extern void om_job_columns_append(StringInfo sql, const OmTableShape *shape, boo
 extern void om_updatable_append(StringInfo sql);
 extern void om_argument_append(StringInfo sql, const OmTableShape *shape, Oid type);
 
-/* ---- queries.c: the text of every statement ---- */
+/* ---- verb_table.c: the verbs ---- */
 
+/* A new one comes last, so that the tables of verbs do not compile without it. */
 typedef enum OmVerb
 {
 	OM_CANCEL,
@@ -91,13 +101,16 @@ typedef enum OmVerb
 	OM_N_VERBS
 } OmVerb;
 
-typedef struct OmVerbName
+typedef struct OmVerbInfo
 {
 	const char *name;
 	const char *participle; /* what was done to a job */
-} OmVerbName;
+	bool tells;				/* are others told of the jobs that it has written? */
+} OmVerbInfo;
 
-extern const OmVerbName om_verb_names[OM_N_VERBS];
+extern const OmVerbInfo om_verbs[];
+
+/* ---- queries.c: the text of every statement ---- */
 
 typedef enum OmStep
 {
@@ -119,9 +132,9 @@ typedef enum OmStep
 typedef enum OmReturns
 {
 	OM_RETURN_NOTHING,
-	OM_RETURN_WRITTEN, /* of the writing steps: up to OM_WRITTEN_QUEUE */
-	OM_RETURN_STATES,  /* and OM_WRITTEN_STATE; of OM_LOCK and OM_LOOK: up to OM_LOCK_NEW_STATE */
-	OM_RETURN_JOBS	   /* of the writing steps of update: oban_job */
+	OM_RETURN_WRITTEN, /* of the writing steps: OmWrittenRow without states */
+	OM_RETURN_STATES,  /* OmWrittenRow, or OmFoundRow of OM_LOCK and OM_LOOK, with states */
+	OM_RETURN_JOBS	   /* of the writing steps of update: OmWrittenRow with oban_job */
 } OmReturns;
 
 /* What is asked of a jobs table; with the table's oid, the key of a kept plan. */
@@ -140,35 +153,6 @@ typedef struct OmQuery
 
 #define OM_MAX_PARAMS (OM_N_CONDITIONS + OM_N_UPDATE_COLUMNS + OM_N_NOTE_PARAMS)
 
-/* Columns of the rows that OM_LOCK and OM_LOOK return */
-#define OM_LOCK_ID		  1 /* bigint */
-#define OM_LOCK_EXECUTING 2 /* boolean; cancel */
-#define OM_LOCK_SCHEDULED 2 /* boolean; update */
-#define OM_LOCK_ATTEMPT	  3 /* integer; update */
-#define OM_LOCK_MAY_RUN	  4 /* boolean: can the job still be run as it is? update */
-#define OM_LOCK_UPDATABLE 5 /* record of all that may be updated; for a callable */
-#define OM_LOCK_ARGUMENT  6 /* argument_type; for a callable */
-#define OM_LOCK_STATE	  5 /* text; with states */
-#define OM_LOCK_APPLIES	  6 /* boolean: does the verb act on the job? */
-#define OM_LOCK_SPENT	  7 /* boolean: it does not, but only because of the attempts made; retry */
-#define OM_LOCK_NEW_STATE 8 /* text; OM_LOOK: what the verb would make it */
-
-/* Columns of the rows that the writing steps return, unless they are oban_job */
-#define OM_WRITTEN_ID	 1 /* bigint */
-#define OM_WRITTEN_DONE	 2 /* boolean: does the row, as it was written, say so? */
-#define OM_WRITTEN_QUEUE 3 /* text; NULL: the job is not available, or the verb wakes nobody */
-#define OM_WRITTEN_STATE 4 /* text; with states */
-
-/* Columns of the rows that OM_STATE returns */
-#define OM_STATE_ID	   1 /* bigint */
-#define OM_STATE_STATE 2 /* the enum of the states */
-
-/* Columns of the row that OM_SURVEY returns */
-#define OM_SURVEY_COUNT	  1 /* bigint, as are the others; NULL where there is no job */
-#define OM_SURVEY_LOWEST  2
-#define OM_SURVEY_HIGHEST 3
-#define OM_SURVEY_LAST	  4 /* highest id of all jobs */
-
 typedef struct OmStatement
 {
 	char *text;
@@ -180,6 +164,59 @@ typedef struct OmStatement
 extern void om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement);
 extern bool om_query_reads_only(OmQuery query);
 extern bool om_query_is_by_id(OmQuery query);
+
+/* ---- rows.c: the rows that statements return ---- */
+
+/* OM_LOCK, OM_LOOK: a job that was found */
+typedef struct OmFoundRow
+{
+	int64 id;
+	bool was_watched; /* was it executing (cancel), scheduled (update)? for those told */
+	int32 attempt;	  /* update, as is the next */
+	bool may_run;	  /* can the job still be run as it is? */
+
+	/* With OM_RETURN_STATES */
+	text *state;
+	bool applies;	 /* does the verb act on the job? */
+	bool spent;		 /* it does not, but only because of the attempts made; retry */
+	text *new_state; /* OM_LOOK: what the verb would make it; NULL: none */
+
+	/* With an argument_type */
+	HeapTupleHeader updatable; /* record of all that may be updated */
+	Datum argument;			   /* the job as the callable takes it */
+} OmFoundRow;
+
+/* The writing steps, OM_GET: a job that was written, or is returned as it is */
+typedef struct OmWrittenRow
+{
+	int64 id;
+	bool done;			 /* does the row, as it was written, say so? */
+	text *queue;		 /* NULL: the job is not available, or the verb wakes nobody */
+	text *state;		 /* with OM_RETURN_STATES */
+	TupleTableSlot *job; /* oban_job; with OM_RETURN_JOBS, OM_GET */
+} OmWrittenRow;
+
+/* OM_STATE */
+typedef struct OmStateRow
+{
+	int64 id;
+	NullableDatum state; /* the enum of the states */
+} OmStateRow;
+
+/* OM_SURVEY: of the jobs that the verb would change; 0 where there is none */
+typedef struct OmSurveyRow
+{
+	int64 count;
+	int64 lowest; /* id, as are the others */
+	int64 highest;
+	int64 last; /* highest of all jobs */
+} OmSurveyRow;
+
+extern void om_found_row_read(TupleTableSlot *slot, OmFoundRow *row);
+extern void om_written_row_read(TupleTableSlot *slot, OmWrittenRow *row);
+extern void om_state_row_read(TupleTableSlot *slot, OmStateRow *row);
+extern void om_survey_row_read(TupleTableSlot *slot, OmSurveyRow *row);
+extern bool om_answer_row_read(TupleTableSlot *slot);
 
 /* ---- plan_cache.c: kept plans, and the running of them ---- */
 

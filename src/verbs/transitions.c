@@ -24,18 +24,18 @@ typedef struct Change
 } Change;
 
 static void
-note_found(TupleTableSlot *row, void *state)
+take_found(TupleTableSlot *slot, void *state)
 {
 	Change *change = state;
 	OmCall *call = change->call;
-	bool isnull;
-	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+	OmFoundRow row;
 
-	if (call->observer != NULL && !call->observer->found(row, call->observer->state))
+	om_found_row_read(slot, &row);
+	if (call->observer != NULL && !call->observer->found(&row, call->observer->state))
 		return;
-	om_call_add(call, id);
-	if (DatumGetBool(slot_getattr(row, OM_LOCK_EXECUTING, &isnull)))
-		om_job_ids_add(&change->executing, id);
+	om_call_add(call, row.id);
+	if (row.was_watched)
+		om_job_ids_add(&change->executing, row.id);
 }
 
 /*
@@ -65,31 +65,36 @@ has_come(Timestamp time)
  * another state than the verb did: then it does not count, and nobody is told.
  */
 static void
-note_written(TupleTableSlot *row, void *state)
+count_and_signal(TupleTableSlot *slot, void *state)
 {
 	Change *change = state;
 	OmCall *call = change->call;
-	bool isnull;
-	int64 id = DatumGetInt64(slot_getattr(row, OM_WRITTEN_ID, &isnull));
+	OmWrittenRow row;
 
+	om_written_row_read(slot, &row);
 	if (call->observer != NULL)
-		call->observer->written(row, call->observer->state);
+		call->observer->written(&row, call->observer->state);
 
-	if (!DatumGetBool(slot_getattr(row, OM_WRITTEN_DONE, &isnull)))
+	if (!row.done)
 		return;
 	change->done++;
 	if (call->verb == OM_CANCEL &&
-		(change->was_executing || om_job_ids_find(&change->executing, id) >= 0))
-		om_signal_kill(&change->signals, id);
-	om_signal_wake(&change->signals, row, OM_WRITTEN_QUEUE);
+		(change->was_executing || om_job_ids_find(&change->executing, row.id) >= 0))
+		om_signal_kill(&change->signals, row.id);
+	om_signal_wake(&change->signals, row.queue);
 }
 
-/* What must be known of a job that the verb has written; a deleted one is gone. */
-static const OmReturns needed[OM_N_VERBS] = {
-	[OM_CANCEL] = OM_RETURN_WRITTEN,
-	[OM_RETRY] = OM_RETURN_WRITTEN,
-	[OM_DELETE] = OM_RETURN_NOTHING,
-};
+/*
+ * What the writing statement returns.  Where nobody is told of the jobs, and nobody
+ * asks, it need not return them.
+ */
+static OmReturns
+written_returns(const OmCall *call)
+{
+	if (call->observer != NULL)
+		return OM_RETURN_STATES;
+	return om_verbs[call->verb].tells ? OM_RETURN_WRITTEN : OM_RETURN_NOTHING;
+}
 
 /*
  * The query that writes jobs.  Its times are parameters where any of the jobs is to
@@ -104,7 +109,7 @@ write_query(const OmCall *call, OmStep step, OmConditionSet conditions)
 		.step = step,
 		.verb = call->verb,
 		.columns = later ? OM_COLUMN_BIT(OM_SCHEDULED_AT) : 0,
-		.returns = call->observer != NULL ? OM_RETURN_STATES : needed[call->verb],
+		.returns = written_returns(call),
 		.conditions = conditions,
 	};
 }
@@ -139,7 +144,7 @@ write_found(Change *change)
 		params[1] = PointerGetDatum(construct_array(times, count, TIMESTAMPOID, sizeof(Timestamp),
 													FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	}
-	written = om_query_run(call->jobs, query, params, note_written, change);
+	written = om_query_run(call->jobs, query, params, count_and_signal, change);
 	return count_done(change, query, written);
 }
 
@@ -165,7 +170,7 @@ om_change_found(OmCall *call)
 	bool dry_run = (call->observer != NULL && call->observer->dry_run);
 
 	begin_change(&change, call);
-	(void) om_call_find(call, !dry_run, note_found, &change);
+	(void) om_call_find(call, !dry_run, take_found, &change);
 	om_job_ids_sort(&change.executing);
 	return call->found.count > 0 && !dry_run ? write_found(&change) : 0;
 }
@@ -189,7 +194,7 @@ om_change_jobs(OmCall *call, ArrayType *ids)
 	if (ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids)) == 0)
 		return 0;
 	begin_change(&change, call);
-	if (om_query_run_in_order(call->jobs, query, params, &change.was_executing, note_written,
+	if (om_query_run_in_order(call->jobs, query, params, &change.was_executing, count_and_signal,
 							  &change, &written))
 		return count_done(&change, query, written);
 	om_filter_by_ids(&call->filter, PointerGetDatum(ids));
@@ -212,7 +217,7 @@ om_change_job(OmCall *call, int64 id)
 	uint64 written;
 
 	begin_change(&change, call);
-	written = om_query_run(call->jobs, query, params, note_written, &change);
+	written = om_query_run(call->jobs, query, params, count_and_signal, &change);
 	if (written > 0 || call->verb != OM_CANCEL)
 		return count_done(&change, query, written) > 0;
 

@@ -13,14 +13,14 @@
 #include "utils/snapmgr.h"
 
 static void
-note_locked(TupleTableSlot *row, void *state)
+look_at_locked(TupleTableSlot *slot, void *state)
 {
 	OmUpdate *update = state;
-	bool isnull;
-	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+	OmFoundRow row;
 
-	om_update_look_at_row(update, update->changes, row);
-	om_update_mark_done(update, id);
+	om_found_row_read(slot, &row);
+	om_update_look_at(update, update->changes, &row);
+	om_update_mark_done(update, row.id);
 }
 
 /*
@@ -61,11 +61,12 @@ write_same(OmUpdate *update, OmStep step)
 }
 
 static void
-note_existing(TupleTableSlot *row, void *state)
+mark_existing(TupleTableSlot *slot, void *state)
 {
-	bool isnull;
+	OmStateRow row;
 
-	om_update_mark_done(state, DatumGetInt64(slot_getattr(row, OM_STATE_ID, &isnull)));
+	om_state_row_read(slot, &row);
+	om_update_mark_done(state, row.id);
 }
 
 /*
@@ -75,7 +76,7 @@ static void
 find_existing(OmUpdate *update, Snapshot snapshot)
 {
 	PushActiveSnapshot(snapshot);
-	om_update_find(update, (OmQuery){.step = OM_STATE}, note_existing, update);
+	om_update_find(update, (OmQuery){.step = OM_STATE}, mark_existing, update);
 	PopActiveSnapshot();
 }
 
@@ -152,7 +153,7 @@ om_update_same(OmUpdate *update)
 	if (!write_unlocked(update))
 	{
 		update->due.count = 0;
-		om_update_find(update, (OmQuery){.step = OM_LOCK}, note_locked, update);
+		om_update_find(update, (OmQuery){.step = OM_LOCK}, look_at_locked, update);
 		if (update->ids->count > 0)
 			write_same(update, OM_WRITE);
 	}
@@ -189,24 +190,24 @@ om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *json, bool missing_ok, OmJo
 }
 
 /* An update of the jobs of a filter */
-typedef struct Found
+typedef struct FilterUpdate
 {
 	OmUpdate update;
 	OmCall *call;
-} Found;
+} FilterUpdate;
 
 static void
-note_found(TupleTableSlot *row, void *state)
+look_at_found(TupleTableSlot *slot, void *state)
 {
-	Found *found = state;
-	const OmObserver *observer = found->call->observer;
-	bool isnull;
-	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
+	FilterUpdate *by_filter = state;
+	const OmObserver *observer = by_filter->call->observer;
+	OmFoundRow row;
 
+	om_found_row_read(slot, &row);
 	if (observer != NULL)
-		(void) observer->found(row, observer->state);
-	om_update_look_at_row(&found->update, found->update.changes, row);
-	om_call_add(found->call, id);
+		(void) observer->found(&row, observer->state);
+	om_update_look_at(&by_filter->update, by_filter->update.changes, &row);
+	om_call_add(by_filter->call, row.id);
 }
 
 /*
@@ -219,8 +220,8 @@ om_update_found(OmCall *call)
 {
 	bool dry_run = (call->observer != NULL && call->observer->dry_run);
 	bool writes = (call->changes.columns != 0 && !dry_run);
-	Found found = {.call = call};
-	OmUpdate *update = &found.update;
+	FilterUpdate by_filter = {.call = call};
+	OmUpdate *update = &by_filter.update;
 	OmJobIds none;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
@@ -237,7 +238,7 @@ om_update_found(OmCall *call)
 	update->ids = &none;
 	error_context_stack = &callback;
 
-	count = om_call_find(call, writes, note_found, &found);
+	count = om_call_find(call, writes, look_at_found, &by_filter);
 	om_job_ids_sort(&update->due);
 	if (writes && count > 0)
 	{

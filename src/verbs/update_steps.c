@@ -9,7 +9,6 @@
 #include "verbs/verbs.h"
 
 #include "lib/stringinfo.h"
-#include "port/pg_bitutils.h"
 #include "utils/lsyscache.h"
 
 /* How many job ids an error names */
@@ -191,32 +190,18 @@ check_max_attempts(int64 id, int32 attempt, bool may_run, int32 max_attempts)
 }
 
 /*
- * Look at a job that is locked: may the changes be made to it, and will it
- * become available, so that its queue must be woken?
+ * Look at a job that was found: may the changes be made to it, and will it become
+ * available, so that its queue must be woken?
  */
 void
-om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id, int32 attempt,
-					  bool may_run, bool scheduled)
+om_update_look_at(OmUpdate *update, const OmChanges *changes, const OmFoundRow *row)
 {
 	if (changes->columns & OM_COLUMN_BIT(OM_MAX_ATTEMPTS))
-		check_max_attempts(id, attempt, may_run, DatumGetInt32(changes->values[OM_MAX_ATTEMPTS]));
+		check_max_attempts(row->id, row->attempt, row->may_run,
+						   DatumGetInt32(changes->values[OM_MAX_ATTEMPTS]));
 
-	if (scheduled && om_changes_make_due(changes))
-		om_job_ids_add(&update->due, id);
-}
-
-/*
- * The same for a row of OM_LOCK or OM_LOOK.
- */
-void
-om_update_look_at_row(OmUpdate *update, const OmChanges *changes, TupleTableSlot *row)
-{
-	bool isnull;
-
-	om_update_look_at_job(update, changes, DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull)),
-						  DatumGetInt32(slot_getattr(row, OM_LOCK_ATTEMPT, &isnull)),
-						  DatumGetBool(slot_getattr(row, OM_LOCK_MAY_RUN, &isnull)),
-						  DatumGetBool(slot_getattr(row, OM_LOCK_SCHEDULED, &isnull)));
+	if (row->was_watched && om_changes_make_due(changes))
+		om_job_ids_add(&update->due, row->id);
 }
 
 /*
@@ -231,34 +216,15 @@ om_update_returns(const OmUpdate *update)
 }
 
 /*
- * Is the job available?  Of a row of oban_job; allocates nothing, since there may
- * be a million of them.
- */
-static bool
-is_available(TupleTableSlot *row)
-{
-	static const char available[] = "available";
-	bool isnull;
-	text *state = DatumGetTextPP(slot_getattr(row, OM_JOB_STATE, &isnull));
-
-	return VARSIZE_ANY_EXHDR(state) == sizeof(available) - 1 &&
-		   memcmp(VARDATA_ANY(state), available, sizeof(available) - 1) == 0;
-}
-
-/*
- * Wake the queue of a job that was written and is available, if the step put it
- * into that queue, or if it was scheduled and is due now.
+ * Wake the queue of a job that was written, if the step put it into that queue, or
+ * if it was scheduled and is due now.
  */
 static void
-wake_queue(OmUpdate *update, TupleTableSlot *row, int64 id)
+wake_queue(OmUpdate *update, const OmWrittenRow *row)
 {
-	if ((update->columns & OM_COLUMN_BIT(OM_QUEUE)) == 0 && !update->was_scheduled &&
-		om_job_ids_find(&update->due, id) < 0)
-		return;
-	if (update->result == NULL)
-		om_signal_wake(&update->signals, row, OM_WRITTEN_QUEUE);
-	else if (is_available(row))
-		om_signal_wake(&update->signals, row, OM_JOB_QUEUE);
+	if ((update->columns & OM_COLUMN_BIT(OM_QUEUE)) != 0 || update->was_scheduled ||
+		om_job_ids_find(&update->due, row->id) >= 0)
+		om_signal_wake(&update->signals, row->queue);
 }
 
 /*
@@ -266,21 +232,19 @@ wake_queue(OmUpdate *update, TupleTableSlot *row, int64 id)
  * OmRowCallback, whose state begins with an OmUpdate.
  */
 void
-om_update_put_job(TupleTableSlot *row, void *state)
+om_update_put_job(TupleTableSlot *slot, void *state)
 {
 	OmUpdate *update = state;
-	bool isnull;
-	int64 id = DatumGetInt64(slot_getattr(row, OM_JOB_ID, &isnull));
+	OmWrittenRow row;
 
-	om_update_mark_done(update, id);
+	om_written_row_read(slot, &row);
+	om_update_mark_done(update, row.id);
 	if (update->result != NULL)
-		om_job_result_put(row, update->result);
+		om_job_result_put(row.job, update->result);
 	if (update->observer != NULL)
-		update->observer->written(row, update->observer->state);
-	wake_queue(update, row, id);
+		update->observer->written(&row, update->observer->state);
+	wake_queue(update, &row);
 }
-
-StaticAssertDecl(OM_JOB_ID == OM_WRITTEN_ID, "om_update_put_job takes either");
 
 /*
  * Begin a step: a statement over the ids of the update, which are its first
@@ -291,7 +255,7 @@ OmQuery
 om_update_begin_step(OmUpdate *update, OmQuery query, const Datum *values, Datum *params)
 {
 	int nvalues =
-		pg_popcount32(query.columns) + (query.step == OM_WRITE_NOTE ? OM_N_NOTE_PARAMS : 0);
+		om_columns_count(query.columns) + (query.step == OM_WRITE_NOTE ? OM_N_NOTE_PARAMS : 0);
 	bool one = (query.step == OM_WRITE_ONE);
 
 	query.verb = OM_UPDATE;

@@ -28,13 +28,13 @@
 #define CHANGES_MEMORY (8 * 1024 * 1024)
 
 /* What is kept of a job that is locked and read */
-#define KEPT_ID		   1 /* bigint */
-#define KEPT_SCHEDULED 2 /* boolean */
-#define KEPT_ATTEMPT   3 /* integer */
-#define KEPT_MAY_RUN   4 /* boolean */
-#define KEPT_HASH	   5 /* bigint; of what may be updated */
-#define KEPT_ARGUMENT  6 /* as the callable takes it */
-#define KEPT_N_COLUMNS 6
+#define KEPT_ID			 1 /* bigint */
+#define KEPT_WAS_WATCHED 2 /* boolean */
+#define KEPT_ATTEMPT	 3 /* integer */
+#define KEPT_MAY_RUN	 4 /* boolean */
+#define KEPT_HASH		 5 /* bigint; of what may be updated */
+#define KEPT_ARGUMENT	 6 /* as the callable takes it */
+#define KEPT_N_COLUMNS	 6
 
 typedef struct WithUpdate
 {
@@ -82,34 +82,50 @@ with_error_callback(void *arg)
 }
 
 /*
- * A hash, by the bytes, of what OM_LOCK says may be updated.
+ * A hash, by the bytes, of what of the job may be updated.
  */
 static uint64
-hash_of_updatable(TupleTableSlot *row)
+hash_of_updatable(const OmFoundRow *row)
 {
-	bool isnull;
-	HeapTupleHeader record = DatumGetHeapTupleHeader(slot_getattr(row, OM_LOCK_UPDATABLE, &isnull));
-
-	return DatumGetUInt64(
-		hash_any_extended((unsigned char *) VARDATA_ANY(record), VARSIZE_ANY_EXHDR(record), 0));
+	return DatumGetUInt64(hash_any_extended((unsigned char *) VARDATA_ANY(row->updatable),
+											VARSIZE_ANY_EXHDR(row->updatable), 0));
 }
 
 static void
-keep_row(TupleTableSlot *row, void *state)
+keep_row(TupleTableSlot *slot, void *state)
 {
 	WithUpdate *with = state;
+	OmFoundRow row;
 	Datum values[KEPT_N_COLUMNS];
-	bool nulls[KEPT_N_COLUMNS];
+	bool nulls[KEPT_N_COLUMNS] = {false};
 
-	values[KEPT_ID - 1] = slot_getattr(row, OM_LOCK_ID, &nulls[KEPT_ID - 1]);
-	values[KEPT_SCHEDULED - 1] = slot_getattr(row, OM_LOCK_SCHEDULED, &nulls[KEPT_SCHEDULED - 1]);
-	values[KEPT_ATTEMPT - 1] = slot_getattr(row, OM_LOCK_ATTEMPT, &nulls[KEPT_ATTEMPT - 1]);
-	values[KEPT_MAY_RUN - 1] = slot_getattr(row, OM_LOCK_MAY_RUN, &nulls[KEPT_MAY_RUN - 1]);
-	values[KEPT_HASH - 1] = UInt64GetDatum(hash_of_updatable(row));
-	nulls[KEPT_HASH - 1] = false;
-	values[KEPT_ARGUMENT - 1] = slot_getattr(row, OM_LOCK_ARGUMENT, &nulls[KEPT_ARGUMENT - 1]);
+	om_found_row_read(slot, &row);
+	values[KEPT_ID - 1] = Int64GetDatum(row.id);
+	values[KEPT_WAS_WATCHED - 1] = BoolGetDatum(row.was_watched);
+	values[KEPT_ATTEMPT - 1] = Int32GetDatum(row.attempt);
+	values[KEPT_MAY_RUN - 1] = BoolGetDatum(row.may_run);
+	values[KEPT_HASH - 1] = UInt64GetDatum(hash_of_updatable(&row));
+	values[KEPT_ARGUMENT - 1] = row.argument;
 	tuplestore_putvalues(with->rows, with->row->tts_tupleDescriptor, values, nulls);
-	om_update_mark_done(&with->update, DatumGetInt64(values[KEPT_ID - 1]));
+	om_update_mark_done(&with->update, row.id);
+}
+
+/*
+ * Read the row that we are at, which keep_row has kept.
+ */
+static void
+read_kept(const WithUpdate *with, OmFoundRow *row, uint64 *hash)
+{
+	bool isnull;
+
+	*row = (OmFoundRow){
+		.id = DatumGetInt64(slot_getattr(with->row, KEPT_ID, &isnull)),
+		.was_watched = DatumGetBool(slot_getattr(with->row, KEPT_WAS_WATCHED, &isnull)),
+		.attempt = DatumGetInt32(slot_getattr(with->row, KEPT_ATTEMPT, &isnull)),
+		.may_run = DatumGetBool(slot_getattr(with->row, KEPT_MAY_RUN, &isnull)),
+		.argument = slot_getattr(with->row, KEPT_ARGUMENT, &isnull),
+	};
+	*hash = DatumGetUInt64(slot_getattr(with->row, KEPT_HASH, &isnull));
 }
 
 /*
@@ -198,17 +214,18 @@ get_row(WithUpdate *with, int i)
 }
 
 static void
-mark_untouched(TupleTableSlot *row, void *state)
+mark_untouched(TupleTableSlot *slot, void *state)
 {
 	WithUpdate *with = state;
-	bool isnull;
-	int64 id = DatumGetInt64(slot_getattr(row, OM_LOCK_ID, &isnull));
-	int i = om_job_ids_find(&with->changes.ids, id);
+	OmFoundRow row;
+	int i;
 
-	if (i < 0 || hash_of_updatable(row) != with->changes.hashes[i])
+	om_found_row_read(slot, &row);
+	i = om_job_ids_find(&with->changes.ids, row.id);
+	if (i < 0 || hash_of_updatable(&row) != with->changes.hashes[i])
 		return;
-	om_update_mark_done(&with->update, id);
-	om_update_look_at_row(&with->update, &with->changes.each[i], row);
+	om_update_mark_done(&with->update, row.id);
+	om_update_look_at(&with->update, &with->changes.each[i], &row);
 }
 
 /*
@@ -308,15 +325,15 @@ write_at_once(WithUpdate *with, int64 id, const OmChanges *changes)
 static void
 call_for_job(WithUpdate *with, int i)
 {
-	int64 id = with->ids[i];
 	OmChanges changes = {0};
+	OmFoundRow row;
+	uint64 hash;
 	Jsonb *json;
-	bool isnull;
 
-	with->called_for = id;
+	read_kept(with, &row, &hash);
+	with->called_for = row.id;
 	with->calling = true;
-	json = om_callable_call(with->callable, slot_getattr(with->row, KEPT_ARGUMENT, &isnull),
-							with->contexts[i]);
+	json = om_callable_call(with->callable, row.argument, with->contexts[i]);
 	/* A function in SQL leaves this to the next statement. */
 	CommandCounterIncrement();
 	if (json != NULL)
@@ -333,18 +350,14 @@ call_for_job(WithUpdate *with, int i)
 	if (changes.columns == 0 && with->update.result == NULL)
 		; /* nothing to write, and nobody asks for the job */
 	else if (with->job_by_job)
-		write_at_once(with, id, &changes);
+		write_at_once(with, row.id, &changes);
 	else if (changes.columns != 0)
 	{
-		om_update_look_at_job(&with->update, &changes, id,
-							  DatumGetInt32(slot_getattr(with->row, KEPT_ATTEMPT, &isnull)),
-							  DatumGetBool(slot_getattr(with->row, KEPT_MAY_RUN, &isnull)),
-							  DatumGetBool(slot_getattr(with->row, KEPT_SCHEDULED, &isnull)));
-		om_job_changes_add(&with->changes, id, &changes,
-						   DatumGetUInt64(slot_getattr(with->row, KEPT_HASH, &isnull)));
+		om_update_look_at(&with->update, &changes, &row);
+		om_job_changes_add(&with->changes, row.id, &changes, hash);
 	}
 	else
-		om_job_ids_add(&with->unchanged, id);
+		om_job_ids_add(&with->unchanged, row.id);
 	with->calling = false;
 }
 
@@ -394,7 +407,7 @@ kept_desc(const OmCallable *callable)
 	TupleDesc desc = CreateTemplateTupleDesc(KEPT_N_COLUMNS);
 
 	TupleDescInitEntry(desc, KEPT_ID, "id", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, KEPT_SCHEDULED, "scheduled", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_WAS_WATCHED, "was_watched", BOOLOID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_ATTEMPT, "attempt", INT4OID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_MAY_RUN, "may_run", BOOLOID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_HASH, "hash", INT8OID, -1, 0);

@@ -22,10 +22,10 @@ typedef struct OmSpread
 /* Who wants to hear of each job of a call */
 typedef struct OmObserver
 {
-	/* A row of OM_LOCK or OM_LOOK, with states: does the verb act on the job? */
-	bool (*found)(TupleTableSlot *row, void *state);
-	/* A row of a writing step, with states */
-	void (*written)(TupleTableSlot *row, void *state);
+	/* A job that was found, with states: does the verb act on it? */
+	bool (*found)(const OmFoundRow *row, void *state);
+	/* A job that was written, with states */
+	void (*written)(const OmWrittenRow *row, void *state);
 	void *state;
 	bool dry_run; /* only look */
 } OmObserver;
@@ -88,12 +88,10 @@ extern void om_update_mark_done(OmUpdate *update, int64 id);
 extern void om_update_keep_jobs(OmUpdate *update, bool done);
 extern void om_update_drop_missing(OmUpdate *update);
 extern void om_update_find(OmUpdate *update, OmQuery query, OmRowCallback callback, void *state);
-extern void om_update_look_at_job(OmUpdate *update, const OmChanges *changes, int64 id,
-								  int32 attempt, bool may_run, bool scheduled);
-extern void om_update_look_at_row(OmUpdate *update, const OmChanges *changes, TupleTableSlot *row);
+extern void om_update_look_at(OmUpdate *update, const OmChanges *changes, const OmFoundRow *row);
 extern OmReturns om_update_returns(const OmUpdate *update);
 extern void om_update_same(OmUpdate *update);
-extern void om_update_put_job(TupleTableSlot *row, void *state);
+extern void om_update_put_job(TupleTableSlot *slot, void *state);
 extern void om_update_error_callback(void *arg);
 
 /* ---- job_changes.c: changes of many jobs, each its own ---- */

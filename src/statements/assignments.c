@@ -1,0 +1,116 @@
+/*
+ * assignments.c
+ *		What a statement assigns to a job's columns: the times of the verb, the columns
+ *		that were named, and the state that a new schedule gives.
+ */
+#include "statements/statement_text.h"
+
+#include "lib/stringinfo.h"
+
+/*
+ * A time, but after the last run began.  By that the guard sees that a job was retried
+ * since, also by a transaction that is older than the run.
+ */
+#define AFTER_ATTEMPT(time)                                                                        \
+	"GREATEST(" time ", j.attempted_at OPERATOR(pg_catalog.+)"                                     \
+	" '1 microsecond'::pg_catalog.interval)"
+
+/*
+ * The number of the parameter that has a column's new value: those of the
+ * conditions come first, the columns follow in the order of OmUpdateColumn.
+ */
+int
+om_column_param(OmQuery query, OmUpdateColumn column)
+{
+	return 1 + om_conditions_count(query.conditions) +
+		   om_columns_count(query.columns & (OM_COLUMN_BIT(column) - 1));
+}
+
+/*
+ * The new value of a column.
+ *
+ * With OM_WRITE_EACH each job's value stands in an array where its id stands in
+ * $1, which is sorted: so width_bucket finds it, and no join is needed that could
+ * be planned badly.  There is no array of arrays of tags: each comes as an
+ * array's text.
+ */
+char *
+om_new_value(OmQuery query, OmUpdateColumn column)
+{
+	int param = om_column_param(query, column);
+
+	if (query.step != OM_WRITE_EACH)
+		return psprintf("$%d", param);
+	return psprintf("$%d[pg_catalog.width_bucket(" JOB_ID ", $1)]%s", param,
+					column == OM_TAGS ? "::pg_catalog.text[]" : "");
+}
+
+/*
+ * The state that a new schedule gives a job: it moves between available and
+ * scheduled, because workers fetch by state alone.
+ */
+void
+om_state_by_schedule_append(StringInfo sql, OmQuery query)
+{
+	const char *time = om_new_value(query, OM_SCHEDULED_AT);
+	/* Retry does so from any state that it acts on. */
+	const char *from_available = query.verb == OM_RETRY ? "" : STATE_IS("available") " AND ";
+	const char *from_scheduled = query.verb == OM_RETRY ? "" : STATE_IS("scheduled") " AND ";
+
+	/* The column gives the literals their type: a cast would want USAGE on the type's schema. */
+	appendStringInfo(sql,
+					 "CASE WHEN %s%s OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'"
+					 " WHEN %s%s OPERATOR(pg_catalog.<=) " NOW " THEN 'available'"
+					 " ELSE j.state END",
+					 from_available, time, from_scheduled, time);
+}
+
+/*
+ * A time to assign: the value, or, to note in which state the job was, one of two
+ * parameters that both hold it.
+ */
+static char *
+new_time(OmQuery query, char *value)
+{
+	int param = 1 + om_conditions_count(query.conditions) + om_columns_count(query.columns);
+
+	if (query.step != OM_WRITE_NOTE)
+		return value;
+	return psprintf("CASE WHEN %s THEN $%d ELSE $%d END", om_verb_texts[query.verb].watched, param,
+					param + 1);
+}
+
+/*
+ * The assignments of an UPDATE: those of the verb, its times, and the columns that
+ * were named, and no others: what someone else wrote to another column stays.
+ */
+void
+om_assignments_append(StringInfo sql, OmQuery query)
+{
+	const char *separator = query.verb == OM_UPDATE ? "" : ", ";
+
+	appendStringInfoString(sql, om_verb_texts[query.verb].assignments);
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+	{
+		const char *name = om_update_columns[column].name;
+		char *value = om_new_value(query, column);
+
+		if ((query.columns & OM_COLUMN_BIT(column)) == 0)
+			continue;
+		if (column == OM_SCHEDULED_AT)
+			value = new_time(query,
+							 query.verb == OM_RETRY ? psprintf(AFTER_ATTEMPT("%s"), value) : value);
+		appendStringInfo(sql, "%s%s = %s", separator, name, value);
+		separator = ", ";
+	}
+
+	if (query.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT))
+	{
+		appendStringInfoString(sql, ", state = ");
+		om_state_by_schedule_append(sql, query);
+	}
+	else if (query.verb == OM_RETRY)
+		appendStringInfoString(sql, ", state = 'available', scheduled_at = " AFTER_ATTEMPT(NOW));
+	else if (query.verb == OM_CANCEL)
+		appendStringInfo(sql, ", cancelled_at = %s", new_time(query, NOW));
+}

@@ -1,0 +1,58 @@
+/*
+ * statement_text.h
+ *		What the files that write the text of statements share: pieces of SQL, and
+ *		what the statements of each verb are made of.
+ */
+#ifndef OM_STATEMENT_TEXT_H
+#define OM_STATEMENT_TEXT_H
+
+#include "statements/statements.h"
+
+#include "port/pg_bitutils.h"
+
+/* Oban keeps UTC in timestamps without time zone. */
+#define NOW "pg_catalog.timezone('UTC', pg_catalog.now())"
+
+#define STATE_IS(state)		 "j.state OPERATOR(pg_catalog.=) '" state "'"
+#define STATE_IS_NOT(states) "j.state OPERATOR(pg_catalog.<>) ALL ('{" states "}')"
+
+#define JOB_ID "j.id::pg_catalog.int8"
+
+/* Can the job still be run as it is?  Both Obans need an attempt to be left then. */
+#define MAY_RUN STATE_IS_NOT("completed,cancelled,discarded")
+
+/* ---- verb_table.c: what the statements of each verb are made of ---- */
+
+typedef struct OmVerbText
+{
+	const char *condition;	   /* the states of the jobs that the verb changes; NULL: all */
+	bool adds_attempt;		   /* not where max_attempts cannot be raised above attempt */
+	const char *one_condition; /* further condition of OM_WRITE_ONE; NULL: none */
+	const char *watched;	   /* the state before that matters to those told; NULL: none */
+	const char *lock;		   /* strength of the lock */
+	bool deletes;			   /* the row; otherwise it is updated */
+	const char *assignments;   /* besides times and the columns named */
+	const char *new_state;	   /* as text; NULL: by the columns, or the old one */
+	const char *done;		   /* does a row that was written say so? */
+} OmVerbText;
+
+extern const OmVerbText om_verb_texts[];
+
+extern const char *om_verb_condition(OmQuery query, const OmTableShape *shape);
+extern const char *om_verb_spent(OmQuery query, const OmTableShape *shape);
+
+/* ---- assignments.c: what a statement assigns to a job's columns ---- */
+
+extern int om_column_param(OmQuery query, OmUpdateColumn column);
+extern char *om_new_value(OmQuery query, OmUpdateColumn column);
+extern void om_state_by_schedule_append(StringInfo sql, OmQuery query);
+extern void om_assignments_append(StringInfo sql, OmQuery query);
+
+/* ---- rows.c: the columns that statements return ---- */
+
+extern void om_found_columns_append(StringInfo sql, OmQuery query, const OmTableShape *shape);
+extern void om_written_columns_append(StringInfo sql, OmQuery query, const OmTableShape *shape);
+extern void om_survey_columns_append(StringInfo sql, const OmTableShape *shape);
+extern void om_state_columns_append(StringInfo sql);
+
+#endif /* OM_STATEMENT_TEXT_H */

@@ -1,0 +1,102 @@
+/*
+ * verb_table.c
+ *		The verbs: their names, which states each acts on, and what its statements
+ *		are made of.
+ *
+ * The states that a verb acts on are written as those that it does not, so that a
+ * table whose enum lacks "suspended" (Elixir before v14) works.
+ */
+#include "statements/statement_text.h"
+
+#include "lib/stringinfo.h"
+
+const OmVerbInfo om_verbs[] = {
+	[OM_CANCEL] = {"cancel", "cancelled", .tells = true},
+	[OM_RETRY] = {"retry", "retried", .tells = true},
+	[OM_DELETE] = {"delete", "deleted", .tells = false},
+	[OM_UPDATE] = {"update", "updated", .tells = true},
+};
+
+StaticAssertDecl(lengthof(om_verbs) == OM_N_VERBS, "each verb has a row");
+
+/* clang-format off */
+const OmVerbText om_verb_texts[] = {
+	[OM_CANCEL] = {
+		.condition = STATE_IS_NOT("completed,discarded,cancelled"),
+		/* a worker must be told, and that takes the state from before */
+		.one_condition = STATE_IS_NOT("executing"),
+		.watched = STATE_IS("executing"),
+		.lock = "NO KEY UPDATE",
+		.assignments = "state = 'cancelled'",
+		.new_state = "'cancelled'::pg_catalog.text",
+		.done = STATE_IS("cancelled"),
+	},
+	/*
+	 * A job whose meta has the key uniq_bmp is one of Oban Pro's unique jobs:
+	 * the states in which it is unique. Emptied, it cannot collide with a job
+	 * that was inserted since.
+	 */
+	[OM_RETRY] = {
+		.condition = STATE_IS_NOT("available,executing"),
+		.adds_attempt = true,
+		.lock = "NO KEY UPDATE",
+		.assignments = "max_attempts ="
+			" GREATEST(j.max_attempts, j.attempt OPERATOR(pg_catalog.+) 1)"
+			", completed_at = NULL, cancelled_at = NULL, discarded_at = NULL"
+			", meta = CASE WHEN (j.meta OPERATOR(pg_catalog.->) 'uniq_bmp'::pg_catalog.text)"
+			" IS NULL THEN j.meta"
+			" ELSE pg_catalog.jsonb_set(j.meta, '{uniq_bmp}', '[]') END",
+		.new_state = "'available'::pg_catalog.text",
+		.done = STATE_IS("available"),
+	},
+	[OM_DELETE] = {
+		.condition = STATE_IS_NOT("executing"),
+		.lock = "UPDATE",
+		.deletes = true,
+		.new_state = "NULL::pg_catalog.text",
+		.done = "true",
+	},
+	[OM_UPDATE] = {
+		.watched = STATE_IS("scheduled"),
+		.lock = "NO KEY UPDATE",
+		.assignments = "",
+		.done = "true",
+	},
+};
+/* clang-format on */
+
+StaticAssertDecl(lengthof(om_verb_texts) == OM_N_VERBS, "each verb has a row");
+
+/*
+ * Has the job made as many attempts as max_attempts can hold?
+ */
+static char *
+spent(const OmTableShape *shape)
+{
+	return psprintf("(j.attempt OPERATOR(pg_catalog.>=) %d) IS TRUE",
+					om_jobs_table_max_integer(shape->jobs, "max_attempts"));
+}
+
+/*
+ * A condition for the jobs that the verb changes; NULL: all.
+ */
+const char *
+om_verb_condition(OmQuery query, const OmTableShape *shape)
+{
+	const OmVerbText *verb = &om_verb_texts[query.verb];
+
+	return verb->adds_attempt ? psprintf("%s AND NOT (%s)", verb->condition, spent(shape))
+							  : verb->condition;
+}
+
+/*
+ * A condition for the jobs that the verb does not change, only because of the
+ * attempts that they have made.
+ */
+const char *
+om_verb_spent(OmQuery query, const OmTableShape *shape)
+{
+	const OmVerbText *verb = &om_verb_texts[query.verb];
+
+	return verb->adds_attempt ? psprintf("%s AND %s", verb->condition, spent(shape)) : "false";
+}
