@@ -132,6 +132,9 @@ static const ChangeKey keys[] = {
 };
 /* clang-format on */
 
+StaticAssertDecl(lengthof(keys) == OM_N_UPDATE_COLUMNS + 1,
+				 "each column has a key, and scheduled_at has two");
+
 static const OmKeys change_keys = {
 	.what = "changes",
 	.simplest = "{} changes nothing",

@@ -19,11 +19,10 @@
 #include "utils/syscache.h"
 
 /* Each state's bit is 1 << its place here. */
-static const char *const state_labels[JOB_N_STATES] = {"available", "scheduled", "suspended",
-													   "executing", "retryable", "completed",
-													   "discarded", "cancelled"};
+static const char *const state_labels[] = {"available", "scheduled", "suspended", "executing",
+										   "retryable", "completed", "discarded", "cancelled"};
 
-static const char *const column_names[GUARD_N_COLUMNS] = {
+static const char *const column_names[] = {
 	[GUARD_ID] = "id",
 	[GUARD_ERRORS] = "errors",
 	[GUARD_MAX_ATTEMPTS] = "max_attempts",
@@ -35,6 +34,9 @@ static const char *const column_names[GUARD_N_COLUMNS] = {
 	[GUARD_CANCELLED_AT] = "cancelled_at",
 	[GUARD_DISCARDED_AT] = "discarded_at",
 };
+
+StaticAssertDecl(lengthof(state_labels) == JOB_N_STATES, "each state has a label");
+StaticAssertDecl(lengthof(column_names) == GUARD_N_COLUMNS, "each column has a name");
 
 static HTAB *guarded_tables = NULL;
 static uint64 n_invalidations = 0;

@@ -116,6 +116,21 @@ note_new_state(const OmWrittenRow *row, void *state)
 	outcome->new_state = keep_state(outcomes, row->state);
 }
 
+static int
+hint_at_actions(void)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (OmVerb verb = 0; verb < OM_N_VERBS; verb++)
+	{
+		const char *separator = verb + 1 == OM_N_VERBS ? " and " : ", ";
+
+		appendStringInfo(&list, "%s%s", verb == 0 ? "" : separator, om_verbs[verb].name);
+	}
+	return errhint("The actions are %s.", list.data);
+}
+
 static OmVerb
 verb_argument(FunctionCallInfo fcinfo, int argno)
 {
@@ -123,16 +138,15 @@ verb_argument(FunctionCallInfo fcinfo, int argno)
 
 	if (PG_ARGISNULL(argno))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("action must not be null"),
-						errhint("The actions are cancel, retry, delete and update.")));
+						hint_at_actions()));
 	name = text_to_cstring(PG_GETARG_TEXT_PP(argno));
 	for (OmVerb verb = 0; verb < OM_N_VERBS; verb++)
 	{
 		if (strcmp(name, om_verbs[verb].name) == 0)
 			return verb;
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized action \"%s\"", name),
-			 errhint("The actions are cancel, retry, delete and update.")));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("unrecognized action \"%s\"", name), hint_at_actions()));
 }
 
 /*
@@ -154,9 +168,10 @@ read_arguments(FunctionCallInfo fcinfo, OmCall *call, Outcomes *outcomes)
 	if (call->verb == OM_UPDATE)
 		om_changes_check(&call->changes, changes, call->jobs);
 	else if (changes != NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("action \"%s\" takes no changes", om_verbs[call->verb].name),
-						errhint("Pass changes with the action \"update\" only.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("action \"%s\" takes no changes", om_verbs[call->verb].name),
+				 errhint("Pass changes with the action \"%s\" only.", om_verbs[OM_UPDATE].name)));
 
 	om_job_ids_init(ids, 0);
 	if (!PG_ARGISNULL(1))
