@@ -29,13 +29,15 @@ OBJS = \
 	src/arguments/job_argument.o \
 	src/arguments/json_keys.o \
 	src/arguments/lower_case.o \
-	src/verbs/job_changes.o \
+	src/verbs/pending_changes.o \
+	src/verbs/read_ahead.o \
 	src/verbs/run.o \
 	src/verbs/selection.o \
 	src/verbs/transitions.o \
 	src/verbs/update.o \
 	src/verbs/update_steps.o \
 	src/verbs/update_with.o \
+	src/functions/batch_transactions.o \
 	src/functions/batches.o \
 	src/functions/by_filter.o \
 	src/functions/change_jobs.o \

@@ -7,39 +7,19 @@
  * twice and new jobs cannot make the walk endless.  Each batch is a transaction
  * of its own: it is locked, written and committed, so that nobody waits for more
  * than a batch, and whoever stops the procedure undoes no more than the batch
- * that is under way.
+ * that is under way (batch_transactions.c).
  *
- * A transaction that fails is rolled back within a subtransaction first, since
- * only the abort of a subtransaction cleans up after whatever the error has
- * left (SPI levels of triggers, say).  Nothing of a table outlives its
- * transaction here: the table is looked up, and the filter and the changes are
- * read, for each batch.
+ * Nothing of a table outlives its transaction here: the table is looked up, and the
+ * filter and the changes are read, for each batch.
  */
+#include "functions/batch_transactions.h"
 #include "verbs/verbs.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
-#include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
-
-/* How often a batch that loses to a deadlock or a conflict is tried, and the first wait between */
-#define MAX_TRIES  8
-#define FIRST_WAIT 0.1 /* seconds; each further one is twice as long */
-
-/*
- * What holds for the whole walk as it was at its start, for what SET LOCAL has
- * set ends with the first commit: who acts, on which table, and who is told.  In
- * this order, since a session authorization resets the role.
- */
-static const char *const kept_settings[] = {"session_authorization", "role", "oban_manage.prefix",
-											"oban_manage.notify"};
 
 /* A walk over the jobs of a filter */
 typedef struct Walk
@@ -48,7 +28,6 @@ typedef struct Walk
 	const Jsonb *filter;
 	const Jsonb *changes; /* update */
 	const text *prefix;	  /* NULL: oban_manage.prefix */
-	const char *settings[lengthof(kept_settings)];
 	int32 batch_size;
 	double pause;	 /* seconds */
 	OmSpread spread; /* over the jobs that matched at the start; its rank is of the next batch */
@@ -56,9 +35,8 @@ typedef struct Walk
 	TimestampTz start;
 	OmSurveyRow survey; /* the jobs at the start */
 
-	int64 next;			   /* all jobs below this id are done, */
-	int64 done;			   /* and so many were changed */
-	MemoryContext context; /* reset after each try of a transaction */
+	int64 next; /* all jobs below this id are done, */
+	int64 done; /* and so many were changed */
 
 	/* Of the batch that is being tried */
 	int found; /* rows that were locked, */
@@ -66,27 +44,6 @@ typedef struct Walk
 	uint64 changed;
 	int64 reached; /* all jobs up to this id */
 } Walk;
-
-typedef void (*WalkStep)(Walk *walk);
-
-/*
- * Commits are refused in a transaction block and wherever else the caller's
- * transaction must go on: in functions, for one.
- */
-static void
-check_may_commit(FunctionCallInfo fcinfo)
-{
-	bool may_commit = fcinfo->context != NULL && IsA(fcinfo->context, CallContext) &&
-					  !castNode(CallContext, fcinfo->context)->atomic && !IsSubTransaction();
-
-	if (!may_commit)
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("batches cannot be committed inside a transaction block"),
-				 errdetail("The procedure commits each batch of jobs by itself."),
-				 errhint("CALL it on its own, with autocommit: not after BEGIN, not in a function, "
-						 "and not in a procedure with EXCEPTION, SET or SECURITY DEFINER.")));
-}
 
 /*
  * An interval in microseconds, with months of 30 days.
@@ -122,45 +79,11 @@ batch_size_argument(FunctionCallInfo fcinfo, int argno)
 }
 
 /*
- * A setting's value; NULL for the session_authorization of a process that no
- * role has logged in to.
- */
-static const char *
-setting(int i)
-{
-	return GetConfigOption(kept_settings[i], false, false);
-}
-
-static void
-keep_settings(Walk *walk)
-{
-	for (int i = 0; i < (int) lengthof(kept_settings); i++)
-		walk->settings[i] = setting(i) == NULL ? NULL : pstrdup(setting(i));
-}
-
-/*
- * SET LOCAL what is no longer as it was.
- */
-static void
-restore_settings(const Walk *walk)
-{
-	for (int i = 0; i < (int) lengthof(kept_settings); i++)
-	{
-		const char *was = walk->settings[i];
-
-		if (was != NULL && strcmp(was, setting(i)) != 0)
-			(void) set_config_option(kept_settings[i], was, PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_LOCAL, true, 0, false);
-	}
-}
-
-/*
  * Find the jobs table, and read the filter and the changes for it.
  */
 static void
 begin_call(Walk *walk, OmCall *call)
 {
-	restore_settings(walk);
 	memset(call, 0, sizeof(*call));
 	call->verb = walk->verb;
 	call->jobs = om_jobs_table_by_prefix(walk->prefix, RowExclusiveLock);
@@ -185,8 +108,9 @@ note_survey(TupleTableSlot *slot, void *state)
  * See how many jobs there are to change, and how far the walk goes.
  */
 static void
-survey(Walk *walk)
+survey(void *state)
 {
+	Walk *walk = state;
 	OmCall call;
 	Datum params[OM_N_CONDITIONS];
 
@@ -204,8 +128,9 @@ survey(Walk *walk)
  * in which the last jobs that do would stay locked.
  */
 static void
-change_batch(Walk *walk)
+change_batch(void *state)
 {
+	Walk *walk = state;
 	int64 end = walk->next <= walk->survey.highest ? walk->survey.highest : walk->survey.last;
 	OmCall call;
 
@@ -235,90 +160,6 @@ batch_error_callback(void *arg)
 				   walk->next, walk->done, om_verbs[walk->verb].participle);
 }
 
-/*
- * Run a step in a transaction and commit it.  Returns false when it lost to a
- * deadlock or a serialization failure and was rolled back, unless this was the
- * last try; other errors are raised.
- */
-static bool
-try_step(Walk *walk, WalkStep step, bool last_try)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool committed = false;
-
-	PG_TRY();
-	{
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(walk->context);
-		step(walk);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller);
-		CurrentResourceOwner = owner;
-		SPI_commit();
-		committed = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-		bool lost;
-
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		lost = error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-			   error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
-
-		/*
-		 * Nobody else would end our subtransaction, whatever the error.  There
-		 * is none when the commit failed, which has begun a new transaction; for
-		 * its new snapshot, so must we.
-		 */
-		if (IsSubTransaction())
-		{
-			RollbackAndReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(caller);
-			CurrentResourceOwner = owner;
-			if (lost && !last_try)
-				SPI_rollback();
-		}
-		if (!lost || last_try)
-			ReThrowError(error);
-		ereport(DEBUG1, (errmsg_internal("trying again: %s", error->message)));
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-
-	MemoryContextReset(walk->context);
-	return committed;
-}
-
-/*
- * Sleep between two transactions, so that the now() of the next one comes after
- * it: the end of the last one has begun it already.
- */
-static void
-sleep_for(double seconds)
-{
-	if (seconds > 0)
-	{
-		(void) DirectFunctionCall1(pg_sleep, Float8GetDatum(seconds));
-		SPI_commit();
-	}
-}
-
-static void
-run_step(Walk *walk, WalkStep step)
-{
-	double wait = FIRST_WAIT;
-
-	for (int tries = 1; !try_step(walk, step, tries == MAX_TRIES); tries++)
-	{
-		sleep_for(wait);
-		wait *= 2;
-	}
-}
-
 static void
 report_progress(const Walk *walk)
 {
@@ -335,7 +176,7 @@ report_progress(const Walk *walk)
 }
 
 static void
-run_walk(Walk *walk)
+run_walk(Walk *walk, OmTransactions *transactions)
 {
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
@@ -343,12 +184,11 @@ run_walk(Walk *walk)
 		.arg = walk,
 	};
 
-	/* The first transaction is the caller's, whose own work is in it: that is not tried again. */
-	(void) try_step(walk, survey, true);
+	om_transactions_run_once(transactions, survey, walk);
 	error_context_stack = &callback;
 	while (walk->survey.count > 0)
 	{
-		run_step(walk, change_batch);
+		om_transactions_run(transactions, change_batch, walk);
 		walk->done += walk->changed;
 		walk->spread.rank += walk->njobs;
 		if (walk->found > 0)
@@ -358,7 +198,7 @@ run_walk(Walk *walk)
 			break;
 		walk->next = walk->reached + 1;
 		if (walk->found > 0)
-			sleep_for(walk->pause);
+			om_transactions_sleep(walk->pause);
 	}
 	error_context_stack = callback.previous;
 }
@@ -372,13 +212,14 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
 {
 	int argno = 0;
 	Walk walk = {.verb = verb};
+	OmTransactions transactions;
 	TupleDesc desc;
 	Datum affected;
 	bool isnull = false;
 
-	check_may_commit(fcinfo);
+	om_transactions_check(fcinfo);
 	PreventCommandIfReadOnly(get_func_name(fcinfo->flinfo->fn_oid));
-	keep_settings(&walk);
+	om_transactions_init(&transactions);
 	walk.filter = om_jsonb_argument(fcinfo, argno++);
 	if (verb == OM_UPDATE)
 		walk.changes = om_jsonb_argument(fcinfo, argno++);
@@ -400,10 +241,8 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
 		elog(ERROR, "return type must be a row type");
 	desc = BlessTupleDesc(desc);
 
-	walk.context =
-		AllocSetContextCreate(CurrentMemoryContext, "oban_manage batch", ALLOCSET_DEFAULT_SIZES);
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	run_walk(&walk);
+	run_walk(&walk, &transactions);
 	SPI_finish();
 
 	affected = Int64GetDatum(walk.done);

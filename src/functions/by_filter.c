@@ -51,7 +51,7 @@ oban_all_jobs(PG_FUNCTION_ARGS)
 	om_job_result_init(&result, fcinfo);
 
 	SPI_connect();
-	om_query_run(jobs, (OmQuery){.step = OM_READ, .conditions = filter.conditions}, params,
+	om_query_run(jobs, (OmQuery){.step = OM_GET_AS_SEEN, .conditions = filter.conditions}, params,
 				 om_job_result_put, &result);
 	SPI_finish();
 	return om_job_result_return(&result, fcinfo);

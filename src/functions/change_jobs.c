@@ -26,7 +26,7 @@ change_by_id(FunctionCallInfo fcinfo, OmVerb verb)
 		call.retry_at = om_retry_at_argument(fcinfo, 2);
 
 	SPI_connect();
-	changed = om_change_job(&call, PG_GETARG_INT64(0));
+	changed = om_transition_job(&call, PG_GETARG_INT64(0));
 	SPI_finish();
 	PG_RETURN_BOOL(changed);
 }
@@ -44,7 +44,7 @@ change_by_record(FunctionCallInfo fcinfo, OmVerb verb)
 		call.retry_at = om_retry_at_argument(fcinfo, 1);
 
 	SPI_connect();
-	changed = om_change_job(&call, id);
+	changed = om_transition_job(&call, id);
 	SPI_finish();
 	PG_RETURN_BOOL(changed);
 }
@@ -64,7 +64,7 @@ change_by_ids(FunctionCallInfo fcinfo, OmVerb verb)
 		call.retry_at = om_retry_at_argument(fcinfo, 2);
 
 	SPI_connect();
-	changed = om_change_jobs(&call, ids);
+	changed = om_transition_jobs(&call, ids);
 	SPI_finish();
 	PG_RETURN_INT32((int32) changed);
 }

@@ -279,7 +279,7 @@ static void
 find_visible(const OmCall *call, Outcomes *outcomes)
 {
 	OmQuery query = {
-		.step = OM_LOOK,
+		.step = OM_FIND_ONLY,
 		.verb = call->verb,
 		.returns = OM_RETURN_STATES,
 		.conditions = OM_BY_IDS,

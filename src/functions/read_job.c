@@ -29,8 +29,8 @@ oban_get_job(PG_FUNCTION_ARGS)
 	om_job_result_init(&result, fcinfo);
 
 	SPI_connect();
-	om_query_run(jobs, (OmQuery){.step = OM_READ, .conditions = OM_BY_ID}, &id, om_job_result_put,
-				 &result);
+	om_query_run(jobs, (OmQuery){.step = OM_GET_AS_SEEN, .conditions = OM_BY_ID}, &id,
+				 om_job_result_put, &result);
 	SPI_finish();
 	return om_job_result_return(&result, fcinfo);
 }

@@ -36,9 +36,9 @@ change_jobs(FunctionCallInfo fcinfo, OmVerb verb)
 
 		SPI_connect();
 		if (ids.count == 1)
-			om_change_job(&call, om_job_ids_data(&ids)[0]);
+			om_transition_job(&call, om_job_ids_data(&ids)[0]);
 		else
-			om_change_jobs(&call, DatumGetArrayTypeP(om_job_ids_array(&ids)));
+			om_transition_jobs(&call, DatumGetArrayTypeP(om_job_ids_array(&ids)));
 		SPI_finish();
 	}
 	return om_trigger_return(&trigger);

@@ -71,7 +71,7 @@ extern const OmJobColumn om_job_columns[];
 extern bool om_looks_like_oban_job(TupleDesc desc);
 extern bool om_type_is_oban_job(Oid type);
 
-/* Columns of oban_job, which OM_GET and the writing steps of update return */
+/* Columns of oban_job, which OM_GET_NEWEST and the writing steps of update return */
 #define OM_JOB_ID	  1
 #define OM_JOB_STATE  2
 #define OM_JOB_QUEUE  3

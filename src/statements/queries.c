@@ -5,7 +5,7 @@
  * A verb changes a single job by one UPDATE or DELETE of it (OM_WRITE_ONE).  So
  * it does a set of jobs that is named by their ids, by OM_WRITE, when the plan of
  * that goes through them in id order (om_query_run_in_order).  Otherwise it takes
- * two statements: OM_LOCK finds, by ids or by a filter, and locks, in id order,
+ * two statements: OM_FIND_AND_LOCK finds, by ids or by a filter, and locks, in id order,
  * those that the verb would change, and OM_WRITE changes what was locked.
  *
  * In all of them, the conditions and the state are tested on the row that is
@@ -100,7 +100,7 @@ append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	appendStringInfo(sql, " FROM %s AS j", shape->name);
 	om_conditions_append(sql, query.conditions, states ? NULL : om_verb_condition(query, shape));
 	om_conditions_append_order(sql, query.conditions);
-	if (query.step == OM_LOCK)
+	if (query.step == OM_FIND_AND_LOCK)
 		appendStringInfo(sql, " FOR %s", om_verb_texts[query.verb].lock);
 }
 
@@ -159,8 +159,8 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			statement->result_code = append_write(&sql, query, shape);
 			break;
 
-		case OM_LOCK:
-		case OM_LOOK:
+		case OM_FIND_AND_LOCK:
+		case OM_FIND_ONLY:
 			append_lock(&sql, query, shape);
 			break;
 
@@ -168,8 +168,8 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			append_survey(&sql, query, shape);
 			break;
 
-		case OM_GET:
-		case OM_READ:
+		case OM_GET_NEWEST:
+		case OM_GET_AS_SEEN:
 			appendStringInfoString(&sql, "SELECT ");
 			om_job_columns_append(&sql, shape, false);
 			appendStringInfo(&sql, " FROM %s AS j", shape->name);
@@ -208,8 +208,8 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 bool
 om_query_reads_only(OmQuery query)
 {
-	return query.step == OM_READ || query.step == OM_CANCELLED || query.step == OM_RUN_ENDED ||
-		   query.step == OM_STATE;
+	return query.step == OM_GET_AS_SEEN || query.step == OM_CANCELLED ||
+		   query.step == OM_RUN_ENDED || query.step == OM_STATE;
 }
 
 /*

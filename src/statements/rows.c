@@ -8,32 +8,28 @@
  */
 #include "statements/statement_text.h"
 
+#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 
-/* ---- jobs that are found: OM_LOCK, OM_LOOK ---- */
+/* ---- jobs that are found: OM_FIND_AND_LOCK, OM_FIND_ONLY ---- */
 
 enum
 {
-	FOUND_ID = 1,	   /* bigint */
-	FOUND_WAS_WATCHED, /* boolean */
-	FOUND_ATTEMPT,	   /* integer */
-	FOUND_MAY_RUN,	   /* boolean */
-	FOUND_N_COLUMNS = FOUND_MAY_RUN,
+	FOUND_ID = 1,		/* bigint */
+	FOUND_WAS_IN_STATE, /* boolean */
+	FOUND_ATTEMPT,		/* integer */
+	FOUND_MAY_RUN,		/* boolean */
 
 	/* With OM_RETURN_STATES */
-	FOUND_STATE = FOUND_N_COLUMNS + 1, /* text */
-	FOUND_APPLIES,					   /* boolean */
-	FOUND_SPENT,					   /* boolean */
-	FOUND_NEW_STATE,				   /* text */
-	FOUND_N_WITH_STATES = FOUND_NEW_STATE,
+	FOUND_STATE = FOUND_MAY_RUN + 1, /* text */
+	FOUND_APPLIES,					 /* boolean */
+	FOUND_SPENT,					 /* boolean */
+	FOUND_NEW_STATE,				 /* text */
 
 	/* For a callable */
-	FOUND_UPDATABLE = FOUND_N_COLUMNS + 1, /* record */
-	FOUND_ARGUMENT,						   /* argument_type */
-	FOUND_N_FOR_CALLABLE = FOUND_ARGUMENT
+	FOUND_UPDATABLE = FOUND_MAY_RUN + 1, /* record */
+	FOUND_ARGUMENT						 /* argument_type */
 };
-
-StaticAssertDecl(FOUND_N_WITH_STATES != FOUND_N_FOR_CALLABLE, "their number tells them apart");
 
 static void
 append_states(StringInfo sql, OmQuery query, const OmTableShape *shape)
@@ -74,6 +70,17 @@ om_found_columns_append(StringInfo sql, OmQuery query, const OmTableShape *shape
 	}
 }
 
+/*
+ * Has the row a column of that type there?  So it tells what its query asked for.
+ */
+static bool
+has_column(TupleTableSlot *slot, int column, Oid type)
+{
+	TupleDesc desc = slot->tts_tupleDescriptor;
+
+	return desc->natts >= column && TupleDescAttr(desc, column - 1)->atttypid == type;
+}
+
 static Datum
 get_value(TupleTableSlot *slot, AttrNumber column)
 {
@@ -92,45 +99,40 @@ get_text(TupleTableSlot *slot, AttrNumber column)
 }
 
 /*
- * Read a row of OM_LOCK or OM_LOOK.
+ * Read a row of OM_FIND_AND_LOCK or OM_FIND_ONLY.
  */
 void
 om_found_row_read(TupleTableSlot *slot, OmFoundRow *row)
 {
-	int ncolumns = slot->tts_tupleDescriptor->natts;
-
 	*row = (OmFoundRow){
 		.id = DatumGetInt64(get_value(slot, FOUND_ID)),
-		.was_watched = DatumGetBool(get_value(slot, FOUND_WAS_WATCHED)),
+		.was_in_state = DatumGetBool(get_value(slot, FOUND_WAS_IN_STATE)),
 		.attempt = DatumGetInt32(get_value(slot, FOUND_ATTEMPT)),
 		.may_run = DatumGetBool(get_value(slot, FOUND_MAY_RUN)),
 	};
-	if (ncolumns == FOUND_N_WITH_STATES)
+	if (has_column(slot, FOUND_STATE, TEXTOID))
 	{
 		row->state = get_text(slot, FOUND_STATE);
 		row->applies = DatumGetBool(get_value(slot, FOUND_APPLIES));
 		row->spent = DatumGetBool(get_value(slot, FOUND_SPENT));
 		row->new_state = get_text(slot, FOUND_NEW_STATE);
 	}
-	else if (ncolumns == FOUND_N_FOR_CALLABLE)
+	else if (has_column(slot, FOUND_UPDATABLE, RECORDOID))
 	{
 		row->updatable = DatumGetHeapTupleHeader(get_value(slot, FOUND_UPDATABLE));
 		row->argument = get_value(slot, FOUND_ARGUMENT);
 	}
 }
 
-/* ---- jobs that are written: the writing steps, and OM_GET ---- */
+/* ---- jobs that are written: the writing steps, and OM_GET_NEWEST ---- */
 
 enum
 {
 	WRITTEN_ID = 1, /* bigint */
 	WRITTEN_DONE,	/* boolean */
 	WRITTEN_QUEUE,	/* text */
-	WRITTEN_STATE,	/* text; with OM_RETURN_STATES */
-	WRITTEN_N_WITH_STATES = WRITTEN_STATE
+	WRITTEN_STATE	/* text; with OM_RETURN_STATES */
 };
-
-StaticAssertDecl(WRITTEN_N_WITH_STATES < OM_JOB_N_COLUMNS, "their number tells them apart");
 
 /*
  * A BEFORE trigger of the table may have given the row another state than the
@@ -181,14 +183,12 @@ is_available(TupleTableSlot *slot)
 }
 
 /*
- * Read a row of a writing step, or of OM_GET.
+ * Read a row of a writing step, or of OM_GET_NEWEST.
  */
 void
 om_written_row_read(TupleTableSlot *slot, OmWrittenRow *row)
 {
-	int ncolumns = slot->tts_tupleDescriptor->natts;
-
-	if (ncolumns == OM_JOB_N_COLUMNS)
+	if (has_column(slot, OM_JOB_PREFIX, TEXTOID))
 		*row = (OmWrittenRow){
 			.id = DatumGetInt64(get_value(slot, OM_JOB_ID)),
 			.done = true,
@@ -200,7 +200,8 @@ om_written_row_read(TupleTableSlot *slot, OmWrittenRow *row)
 			.id = DatumGetInt64(get_value(slot, WRITTEN_ID)),
 			.done = DatumGetBool(get_value(slot, WRITTEN_DONE)),
 			.queue = get_text(slot, WRITTEN_QUEUE),
-			.state = ncolumns == WRITTEN_N_WITH_STATES ? get_text(slot, WRITTEN_STATE) : NULL,
+			.state =
+				has_column(slot, WRITTEN_STATE, TEXTOID) ? get_text(slot, WRITTEN_STATE) : NULL,
 		};
 }
 

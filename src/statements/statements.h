@@ -114,18 +114,18 @@ extern const OmVerbInfo om_verbs[];
 
 typedef enum OmStep
 {
-	OM_WRITE_ONE,  /* change a job, without locking it first; OM_BY_ID */
-	OM_LOCK,	   /* lock the jobs that the verb would change; with states: all */
-	OM_LOOK,	   /* the same without a lock */
-	OM_WRITE,	   /* change jobs that are locked, or are locked in order so; OM_BY_IDS */
-	OM_WRITE_NOTE, /* the same, and note which were executing, or scheduled */
-	OM_WRITE_EACH, /* the same, each with its own values, in arrays beside the sorted ids */
-	OM_SURVEY,	   /* how many jobs the verb would change, and in which range of ids */
-	OM_GET,		   /* jobs as oban_job, as they are now */
-	OM_READ,	   /* the same, as the calling statement sees them */
-	OM_CANCELLED,  /* is the job cancelled? OM_BY_ID */
-	OM_RUN_ENDED,  /* is a run of the job, by its attempt, not the current one? OM_BY_ID */
-	OM_STATE	   /* jobs' states, as the active snapshot shows them */
+	OM_WRITE_ONE,	  /* change a job, without locking it first; OM_BY_ID */
+	OM_FIND_AND_LOCK, /* lock the jobs that the verb would change; with states: all */
+	OM_FIND_ONLY,	  /* the same without a lock */
+	OM_WRITE,		  /* change jobs that are locked, or are locked in order so; OM_BY_IDS */
+	OM_WRITE_NOTE,	  /* the same, and note which were executing, or scheduled */
+	OM_WRITE_EACH,	  /* the same, each with its own values, in arrays beside the sorted ids */
+	OM_SURVEY,		  /* how many jobs the verb would change, and in which range of ids */
+	OM_GET_NEWEST,	  /* jobs as oban_job, as they are now */
+	OM_GET_AS_SEEN,	  /* the same, as the calling statement sees them */
+	OM_CANCELLED,	  /* is the job cancelled? OM_BY_ID */
+	OM_RUN_ENDED,	  /* is a run of the job, by its attempt, not the current one? OM_BY_ID */
+	OM_STATE		  /* jobs' states, as the active snapshot shows them */
 } OmStep;
 
 /* What a query returns of its jobs; the steps without a choice leave it 0 */
@@ -133,8 +133,8 @@ typedef enum OmReturns
 {
 	OM_RETURN_NOTHING,
 	OM_RETURN_WRITTEN, /* of the writing steps: OmWrittenRow without states */
-	OM_RETURN_STATES,  /* OmWrittenRow, or OmFoundRow of OM_LOCK and OM_LOOK, with states */
-	OM_RETURN_JOBS	   /* of the writing steps of update: OmWrittenRow with oban_job */
+	OM_RETURN_STATES, /* OmWrittenRow, or OmFoundRow of OM_FIND_AND_LOCK and OM_FIND_ONLY, with states */
+	OM_RETURN_JOBS /* of the writing steps of update: OmWrittenRow with oban_job */
 } OmReturns;
 
 /* What is asked of a jobs table; with the table's oid, the key of a kept plan. */
@@ -142,9 +142,9 @@ typedef struct OmQuery
 {
 	uint8 step;			 /* OmStep */
 	uint8 verb;			 /* OmVerb, where the step is one of a verb */
-	OmColumnSet columns; /* to write; with OM_LOOK: that bear on the new state */
+	OmColumnSet columns; /* to write; with OM_FIND_ONLY: that bear on the new state */
 	uint8 returns;		 /* OmReturns */
-	Oid argument_type;	 /* of OM_LOCK for a callable: as what it takes the job */
+	Oid argument_type;	 /* of OM_FIND_AND_LOCK for a callable: as what it takes the job */
 	OmConditionSet conditions;
 } OmQuery;
 
@@ -167,33 +167,33 @@ extern bool om_query_is_by_id(OmQuery query);
 
 /* ---- rows.c: the rows that statements return ---- */
 
-/* OM_LOCK, OM_LOOK: a job that was found */
+/* OM_FIND_AND_LOCK, OM_FIND_ONLY: a job that was found */
 typedef struct OmFoundRow
 {
 	int64 id;
-	bool was_watched; /* was it executing (cancel), scheduled (update)? for those told */
-	int32 attempt;	  /* update, as is the next */
-	bool may_run;	  /* can the job still be run as it is? */
+	bool was_in_state; /* the verb's watched one: executing (cancel), scheduled (update) */
+	int32 attempt;	   /* update, as is the next */
+	bool may_run;	   /* can the job still be run as it is? */
 
 	/* With OM_RETURN_STATES */
 	text *state;
 	bool applies;	 /* does the verb act on the job? */
 	bool spent;		 /* it does not, but only because of the attempts made; retry */
-	text *new_state; /* OM_LOOK: what the verb would make it; NULL: none */
+	text *new_state; /* OM_FIND_ONLY: what the verb would make it; NULL: none */
 
 	/* With an argument_type */
 	HeapTupleHeader updatable; /* record of all that may be updated */
 	Datum argument;			   /* the job as the callable takes it */
 } OmFoundRow;
 
-/* The writing steps, OM_GET: a job that was written, or is returned as it is */
+/* The writing steps, OM_GET_NEWEST: a job that was written, or is returned as it is */
 typedef struct OmWrittenRow
 {
 	int64 id;
 	bool done;			 /* does the row, as it was written, say so? */
 	text *queue;		 /* NULL: the job is not available, or the verb wakes nobody */
 	text *state;		 /* with OM_RETURN_STATES */
-	TupleTableSlot *job; /* oban_job; with OM_RETURN_JOBS, OM_GET */
+	TupleTableSlot *job; /* oban_job; with OM_RETURN_JOBS, OM_GET_NEWEST */
 } OmWrittenRow;
 
 /* OM_STATE */

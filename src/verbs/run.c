@@ -12,5 +12,5 @@
 uint64
 om_call_run(OmCall *call)
 {
-	return call->verb == OM_UPDATE ? om_update_found(call) : om_change_found(call);
+	return call->verb == OM_UPDATE ? om_update_found(call) : om_transition_found(call);
 }

@@ -14,7 +14,7 @@ uint64
 om_call_find(OmCall *call, bool lock, OmRowCallback callback, void *state)
 {
 	OmQuery query = {
-		.step = lock ? OM_LOCK : OM_LOOK,
+		.step = lock ? OM_FIND_AND_LOCK : OM_FIND_ONLY,
 		.verb = call->verb,
 		/* Only the schedule bears on the new state, which is told without a lock. */
 		.columns = lock ? 0 : call->changes.columns & OM_COLUMN_BIT(OM_SCHEDULED_AT),

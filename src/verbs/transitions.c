@@ -14,28 +14,28 @@
 #include "executor/spi.h"
 
 /* A call whose jobs are being changed */
-typedef struct Change
+typedef struct Transition
 {
 	OmCall *call;
 	OmJobIds executing; /* those of the jobs found that were executing; cancel only */
 	bool was_executing; /* was the job that was just written? cancel without finding */
 	uint64 done;		/* jobs whose row, as it was written, says so */
 	OmSignals signals;
-} Change;
+} Transition;
 
 static void
 take_found(TupleTableSlot *slot, void *state)
 {
-	Change *change = state;
-	OmCall *call = change->call;
+	Transition *transition = state;
+	OmCall *call = transition->call;
 	OmFoundRow row;
 
 	om_found_row_read(slot, &row);
 	if (call->observer != NULL && !call->observer->found(&row, call->observer->state))
 		return;
 	om_call_add(call, row.id);
-	if (row.was_watched)
-		om_job_ids_add(&change->executing, row.id);
+	if (row.was_in_state)
+		om_job_ids_add(&transition->executing, row.id);
 }
 
 /*
@@ -67,8 +67,8 @@ has_come(Timestamp time)
 static void
 count_and_signal(TupleTableSlot *slot, void *state)
 {
-	Change *change = state;
-	OmCall *call = change->call;
+	Transition *transition = state;
+	OmCall *call = transition->call;
 	OmWrittenRow row;
 
 	om_written_row_read(slot, &row);
@@ -77,11 +77,11 @@ count_and_signal(TupleTableSlot *slot, void *state)
 
 	if (!row.done)
 		return;
-	change->done++;
+	transition->done++;
 	if (call->verb == OM_CANCEL &&
-		(change->was_executing || om_job_ids_find(&change->executing, row.id) >= 0))
-		om_signal_kill(&change->signals, row.id);
-	om_signal_wake(&change->signals, row.queue);
+		(transition->was_executing || om_job_ids_find(&transition->executing, row.id) >= 0))
+		om_signal_kill(&transition->signals, row.id);
+	om_signal_wake(&transition->signals, row.queue);
 }
 
 /*
@@ -118,18 +118,18 @@ write_query(const OmCall *call, OmStep step, OmConditionSet conditions)
  * How many of the jobs that were written are done.
  */
 static uint64
-count_done(const Change *change, OmQuery query, uint64 written)
+count_done(const Transition *transition, OmQuery query, uint64 written)
 {
-	return query.returns == OM_RETURN_NOTHING ? written : change->done;
+	return query.returns == OM_RETURN_NOTHING ? written : transition->done;
 }
 
 /*
  * Write the jobs that were found and locked; returns how many are done.
  */
 static uint64
-write_found(Change *change)
+write_found(Transition *transition)
 {
-	OmCall *call = change->call;
+	OmCall *call = transition->call;
 	OmQuery query = write_query(call, call->spread != NULL ? OM_WRITE_EACH : OM_WRITE, OM_BY_IDS);
 	Datum params[2] = {om_job_ids_array(&call->found), TimestampGetDatum(call->retry_at)};
 	uint64 written;
@@ -144,35 +144,35 @@ write_found(Change *change)
 		params[1] = PointerGetDatum(construct_array(times, count, TIMESTAMPOID, sizeof(Timestamp),
 													FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	}
-	written = om_query_run(call->jobs, query, params, count_and_signal, change);
-	return count_done(change, query, written);
+	written = om_query_run(call->jobs, query, params, count_and_signal, transition);
+	return count_done(transition, query, written);
 }
 
 static void
-begin_change(Change *change, OmCall *call)
+begin_transition(Transition *transition, OmCall *call)
 {
-	change->call = call;
-	change->was_executing = false;
-	change->done = 0;
-	om_job_ids_init(&change->executing, 0);
-	om_signals_init(&change->signals, call->jobs);
+	transition->call = call;
+	transition->was_executing = false;
+	transition->done = 0;
+	om_job_ids_init(&transition->executing, 0);
+	om_signals_init(&transition->signals, call->jobs);
 }
 
 /*
- * Change those of the jobs of the call's filter that the verb applies to: lock
+ * Transition those of the jobs of the call's filter that the verb applies to: lock
  * them in id order, then write what was locked.  Returns how many were changed.
  * The caller has connected to SPI.
  */
 uint64
-om_change_found(OmCall *call)
+om_transition_found(OmCall *call)
 {
-	Change change;
+	Transition transition;
 	bool dry_run = (call->observer != NULL && call->observer->dry_run);
 
-	begin_change(&change, call);
-	(void) om_call_find(call, !dry_run, take_found, &change);
-	om_job_ids_sort(&change.executing);
-	return call->found.count > 0 && !dry_run ? write_found(&change) : 0;
+	begin_transition(&transition, call);
+	(void) om_call_find(call, !dry_run, take_found, &transition);
+	om_job_ids_sort(&transition.executing);
+	return call->found.count > 0 && !dry_run ? write_found(&transition) : 0;
 }
 
 /*
@@ -180,7 +180,7 @@ om_change_found(OmCall *call)
  * them in order.
  */
 uint64
-om_change_jobs(OmCall *call, ArrayType *ids)
+om_transition_jobs(OmCall *call, ArrayType *ids)
 {
 	OmQuery query =
 		write_query(call, call->verb == OM_CANCEL ? OM_WRITE_NOTE : OM_WRITE, OM_BY_IDS);
@@ -188,40 +188,40 @@ om_change_jobs(OmCall *call, ArrayType *ids)
 	Datum time = TimestampGetDatum(call->verb == OM_RETRY ? call->retry_at
 														  : GetCurrentTransactionStartTimestamp());
 	Datum params[1 + OM_N_NOTE_PARAMS] = {PointerGetDatum(ids), time, time};
-	Change change;
+	Transition transition;
 	uint64 written;
 
 	if (ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids)) == 0)
 		return 0;
-	begin_change(&change, call);
-	if (om_query_run_in_order(call->jobs, query, params, &change.was_executing, count_and_signal,
-							  &change, &written))
-		return count_done(&change, query, written);
+	begin_transition(&transition, call);
+	if (om_query_run_in_order(call->jobs, query, params, &transition.was_executing,
+							  count_and_signal, &transition, &written))
+		return count_done(&transition, query, written);
 	om_filter_by_ids(&call->filter, PointerGetDatum(ids));
-	return om_change_found(call);
+	return om_transition_found(call);
 }
 
 /*
- * Change one job, by one statement where that is enough: cancel must know
+ * Transition one job, by one statement where that is enough: cancel must know
  * whether the job was executing, so its statement passes over one that is, and
  * only when it changed nothing is the job locked and looked at.  The caller has
  * connected to SPI.
  */
 bool
-om_change_job(OmCall *call, int64 id)
+om_transition_job(OmCall *call, int64 id)
 {
-	Change change;
+	Transition transition;
 	OmQuery query = write_query(call, OM_WRITE_ONE, OM_BY_ID);
 	Datum params[2] = {Int64GetDatum(id), TimestampGetDatum(call->retry_at)};
 	OmJobIds ids;
 	uint64 written;
 
-	begin_change(&change, call);
-	written = om_query_run(call->jobs, query, params, count_and_signal, &change);
+	begin_transition(&transition, call);
+	written = om_query_run(call->jobs, query, params, count_and_signal, &transition);
 	if (written > 0 || call->verb != OM_CANCEL)
-		return count_done(&change, query, written) > 0;
+		return count_done(&transition, query, written) > 0;
 
 	om_job_ids_init(&ids, 1);
 	om_job_ids_add(&ids, id);
-	return om_change_jobs(call, DatumGetArrayTypeP(om_job_ids_array(&ids))) > 0;
+	return om_transition_jobs(call, DatumGetArrayTypeP(om_job_ids_array(&ids))) > 0;
 }

@@ -145,7 +145,7 @@ om_update_same(OmUpdate *update)
 {
 	if (update->changes->columns == 0)
 	{
-		om_update_step(update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, update);
+		om_update_step(update, (OmQuery){.step = OM_GET_NEWEST}, NULL, om_update_put_job, update);
 		om_update_drop_missing(update);
 		return;
 	}
@@ -153,7 +153,7 @@ om_update_same(OmUpdate *update)
 	if (!write_unlocked(update))
 	{
 		update->due.count = 0;
-		om_update_find(update, (OmQuery){.step = OM_LOCK}, look_at_locked, update);
+		om_update_find(update, (OmQuery){.step = OM_FIND_AND_LOCK}, look_at_locked, update);
 		if (update->ids->count > 0)
 			write_same(update, OM_WRITE);
 	}

@@ -200,7 +200,7 @@ om_update_look_at(OmUpdate *update, const OmChanges *changes, const OmFoundRow *
 		check_max_attempts(row->id, row->attempt, row->may_run,
 						   DatumGetInt32(changes->values[OM_MAX_ATTEMPTS]));
 
-	if (row->was_watched && om_changes_make_due(changes))
+	if (row->was_in_state && om_changes_make_due(changes))
 		om_job_ids_add(&update->due, row->id);
 }
 

@@ -10,13 +10,12 @@
  * A callable is code like any other: it may write to the jobs itself.  The
  * command counter tells when it, or a trigger of what we wrote, has written
  * anything; then what was read ahead is read again, without another lock, and once
- * a callable has, each job is written at once.
+ * a callable has, each job is written immediately.
  */
 #include "verbs/verbs.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -27,16 +26,7 @@
 /* What changes may take before they are written, in bytes */
 #define CHANGES_MEMORY (8 * 1024 * 1024)
 
-/* What is kept of a job that is locked and read */
-#define KEPT_ID			 1 /* bigint */
-#define KEPT_WAS_WATCHED 2 /* boolean */
-#define KEPT_ATTEMPT	 3 /* integer */
-#define KEPT_MAY_RUN	 4 /* boolean */
-#define KEPT_HASH		 5 /* bigint; of what may be updated */
-#define KEPT_ARGUMENT	 6 /* as the callable takes it */
-#define KEPT_N_COLUMNS	 6
-
-typedef struct WithUpdate
+typedef struct CallableUpdate
 {
 	OmUpdate update; /* its ids are those of the running step */
 	OmCallable *callable;
@@ -48,184 +38,41 @@ typedef struct WithUpdate
 	NullableDatum *contexts;
 	int nids;
 
-	/* Those of them that are locked, which were looked for up to the batch's index locked_to */
-	int locked_to;
-	OmJobIds locked;
+	OmReadAhead reading;
 
-	/* The locked jobs that are read now, up to the index read_to */
-	int read_to;
-	int read_ahead;	 /* how many to read at a time */
-	bool job_by_job; /* the callable writes: read nothing ahead, write at once */
-	OmJobIds read;
-	Tuplestorestate *rows; /* what is kept of them */
-	TupleTableSlot *row;
-	CommandId read_at;
-
-	OmJobChanges changes; /* to write, */
-	OmJobChanges taken;	  /* and those of them that the running statement writes */
-	OmJobIds unchanged;	  /* jobs that are asked for as they are */
-} WithUpdate;
+	OmPendingChanges pending; /* to write, */
+	OmPendingChanges taken;	  /* and those of them that the running statement writes */
+	OmJobIds unchanged;		  /* jobs that are asked for as they are */
+} CallableUpdate;
 
 /*
  * What the statements fail with is about jobs of the step, what the callable
  * does about one.
  */
 static void
-with_error_callback(void *arg)
+callable_error_callback(void *arg)
 {
-	WithUpdate *with = arg;
+	CallableUpdate *run = arg;
 
-	if (with->calling)
-		errcontext("callable %s for job " INT64_FORMAT, with->callable->name, with->called_for);
+	if (run->calling)
+		errcontext("callable %s for job " INT64_FORMAT, run->callable->name, run->called_for);
 	else
-		om_update_error_callback(&with->update);
-}
-
-/*
- * A hash, by the bytes, of what of the job may be updated.
- */
-static uint64
-hash_of_updatable(const OmFoundRow *row)
-{
-	return DatumGetUInt64(hash_any_extended((unsigned char *) VARDATA_ANY(row->updatable),
-											VARSIZE_ANY_EXHDR(row->updatable), 0));
-}
-
-static void
-keep_row(TupleTableSlot *slot, void *state)
-{
-	WithUpdate *with = state;
-	OmFoundRow row;
-	Datum values[KEPT_N_COLUMNS];
-	bool nulls[KEPT_N_COLUMNS] = {false};
-
-	om_found_row_read(slot, &row);
-	values[KEPT_ID - 1] = Int64GetDatum(row.id);
-	values[KEPT_WAS_WATCHED - 1] = BoolGetDatum(row.was_watched);
-	values[KEPT_ATTEMPT - 1] = Int32GetDatum(row.attempt);
-	values[KEPT_MAY_RUN - 1] = BoolGetDatum(row.may_run);
-	values[KEPT_HASH - 1] = UInt64GetDatum(hash_of_updatable(&row));
-	values[KEPT_ARGUMENT - 1] = row.argument;
-	tuplestore_putvalues(with->rows, with->row->tts_tupleDescriptor, values, nulls);
-	om_update_mark_done(&with->update, row.id);
-}
-
-/*
- * Read the row that we are at, which keep_row has kept.
- */
-static void
-read_kept(const WithUpdate *with, OmFoundRow *row, uint64 *hash)
-{
-	bool isnull;
-
-	*row = (OmFoundRow){
-		.id = DatumGetInt64(slot_getattr(with->row, KEPT_ID, &isnull)),
-		.was_watched = DatumGetBool(slot_getattr(with->row, KEPT_WAS_WATCHED, &isnull)),
-		.attempt = DatumGetInt32(slot_getattr(with->row, KEPT_ATTEMPT, &isnull)),
-		.may_run = DatumGetBool(slot_getattr(with->row, KEPT_MAY_RUN, &isnull)),
-		.argument = slot_getattr(with->row, KEPT_ARGUMENT, &isnull),
-	};
-	*hash = DatumGetUInt64(slot_getattr(with->row, KEPT_HASH, &isnull));
-}
-
-/*
- * Read jobs of the batch, from its index on, and lock them unless they are locked.
- * What was looked for before and not found is not looked for again: if it is there
- * by now, it may be below a job that is locked.
- */
-static void
-read_jobs(WithUpdate *with, int from)
-{
-	bool lock = (from >= with->locked_to);
-
-	with->read_to = Min(lock ? with->nids : with->locked_to, from + with->read_ahead);
-	with->read.count = 0;
-	for (int i = from; i < with->read_to; i++)
-	{
-		if ((i == from || with->ids[i] != with->ids[i - 1]) &&
-			(lock || om_job_ids_find(&with->locked, with->ids[i]) >= 0))
-			om_job_ids_add(&with->read, with->ids[i]);
-	}
-
-	ExecClearTuple(with->row);
-	tuplestore_clear(with->rows);
-	with->update.ids = &with->read;
-	om_update_find(
-		&with->update,
-		(OmQuery){.step = lock ? OM_LOCK : OM_LOOK, .argument_type = with->callable->argument_type},
-		keep_row, with);
-	with->read_at = GetCurrentCommandId(false);
-
-	if (lock)
-	{
-		for (int i = 0; i < with->read.count; i++)
-			om_job_ids_add(&with->locked, om_job_ids_data(&with->read)[i]);
-		with->locked_to = with->read_to;
-	}
-}
-
-/*
- * Has anything been written since the jobs were read?
- */
-static bool
-is_overtaken(const WithUpdate *with)
-{
-	return with->read_at != GetCurrentCommandId(false);
-}
-
-/*
- * Move to the row of the job at the batch's index; false when there is none.
- */
-static bool
-seek_row(WithUpdate *with, int i)
-{
-	bool isnull;
-
-	for (;;)
-	{
-		if (!TupIsNull(with->row))
-		{
-			int64 id = DatumGetInt64(slot_getattr(with->row, KEPT_ID, &isnull));
-
-			if (id >= with->ids[i])
-				return id == with->ids[i];
-		}
-		if (!tuplestore_gettupleslot(with->rows, true, false, with->row))
-			return false;
-	}
-}
-
-/*
- * Get the row of the job at the batch's index, as it is now.
- */
-static bool
-get_row(WithUpdate *with, int i)
-{
-	bool overtaken = is_overtaken(with);
-
-	if (i < with->read_to && !overtaken)
-		return seek_row(with, i);
-	if (with->job_by_job || i < with->read_to)
-		with->read_ahead = 1;
-	else
-		with->read_ahead = Min(2 * with->read_ahead, BATCH_SIZE);
-	read_jobs(with, i);
-	return seek_row(with, i);
+		om_update_error_callback(&run->update);
 }
 
 static void
 mark_untouched(TupleTableSlot *slot, void *state)
 {
-	WithUpdate *with = state;
+	CallableUpdate *run = state;
 	OmFoundRow row;
 	int i;
 
 	om_found_row_read(slot, &row);
-	i = om_job_ids_find(&with->changes.ids, row.id);
-	if (i < 0 || hash_of_updatable(&row) != with->changes.hashes[i])
+	i = om_job_ids_find(&run->pending.ids, row.id);
+	if (i < 0 || om_hash_of_updatable(&row) != run->pending.hashes[i])
 		return;
-	om_update_mark_done(&with->update, row.id);
-	om_update_look_at(&with->update, &with->changes.each[i], &row);
+	om_update_mark_done(&run->update, row.id);
+	om_update_look_at(&run->update, &run->pending.each[i], &row);
 }
 
 /*
@@ -234,22 +81,22 @@ mark_untouched(TupleTableSlot *slot, void *state)
  * states, so they are looked at again.
  */
 static void
-check_untouched(WithUpdate *with)
+check_untouched(CallableUpdate *run)
 {
-	if (with->changes.ids.count == 0)
+	if (run->pending.ids.count == 0)
 		return;
-	with->update.ids = &with->changes.ids;
-	with->update.due.count = 0;
-	om_update_step(&with->update,
-				   (OmQuery){.step = OM_LOOK, .argument_type = with->callable->argument_type}, NULL,
-				   mark_untouched, with);
-	for (int i = 0; i < with->changes.ids.count; i++)
+	run->update.ids = &run->pending.ids;
+	run->update.due.count = 0;
+	om_update_step(&run->update,
+				   (OmQuery){.step = OM_FIND_ONLY, .argument_type = run->callable->argument_type},
+				   NULL, mark_untouched, run);
+	for (int i = 0; i < run->pending.ids.count; i++)
 	{
-		if (!with->update.done[i])
+		if (!run->update.done[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 					 errmsg("job " INT64_FORMAT " was changed before its own changes were written",
-							om_job_ids_data(&with->changes.ids)[i]),
+							om_job_ids_data(&run->pending.ids)[i]),
 					 errdetail("Changes are written for many jobs at once, when the callable has "
 							   "been called for each of them."),
 					 errhint("Let the callable return what is to change, or update one job at a "
@@ -262,157 +109,168 @@ check_untouched(WithUpdate *with)
  * that jobs named.  A trigger of one may write to the jobs of the next.
  */
 static void
-write_by_columns(WithUpdate *with)
+write_by_columns(CallableUpdate *run)
 {
-	while (with->changes.ids.count > 0)
+	while (run->pending.ids.count > 0)
 	{
 		Datum values[OM_N_UPDATE_COLUMNS];
 		CommandId command;
-		OmQuery query = {.step = OM_WRITE_EACH, .returns = om_update_returns(&with->update)};
+		OmQuery query = {.step = OM_WRITE_EACH, .returns = om_update_returns(&run->update)};
 
-		query.columns = om_job_changes_take(&with->changes, &with->taken);
-		om_job_changes_values(&with->taken, values);
-		with->update.ids = &with->taken.ids;
-		with->update.later = &with->changes.ids;
+		query.columns = om_pending_take(&run->pending, &run->taken);
+		om_pending_values(&run->taken, values);
+		run->update.ids = &run->taken.ids;
+		run->update.later = &run->pending.ids;
 		CommandCounterIncrement();
 		command = GetCurrentCommandId(false);
-		om_update_step(&with->update, query, values, om_update_put_job, with);
-		with->update.later = NULL;
+		om_update_step(&run->update, query, values, om_update_put_job, &run->update);
+		run->update.later = NULL;
 		/* The statement itself was one command. */
 		if (GetCurrentCommandId(false) > command + 1)
-			check_untouched(with);
-		om_job_changes_clear(&with->taken);
+			check_untouched(run);
+		om_pending_clear(&run->taken);
 	}
-	om_job_changes_clear(&with->changes);
+	om_pending_clear(&run->pending);
 }
 
 static void
-write_changes(WithUpdate *with)
+write_changes(CallableUpdate *run)
 {
-	write_by_columns(with);
-	if (with->unchanged.count > 0)
+	write_by_columns(run);
+	if (run->unchanged.count > 0)
 	{
-		with->update.ids = &with->unchanged;
-		om_update_step(&with->update, (OmQuery){.step = OM_GET}, NULL, om_update_put_job, with);
-		om_update_drop_missing(&with->update);
+		run->update.ids = &run->unchanged;
+		om_update_step(&run->update, (OmQuery){.step = OM_GET_NEWEST}, NULL, om_update_put_job,
+					   &run->update);
+		om_update_drop_missing(&run->update);
 	}
-	with->unchanged.count = 0;
-	with->update.due.count = 0;
+	run->unchanged.count = 0;
+	run->update.due.count = 0;
 }
 
 /*
- * Write the changes of a job at once.  The callable may have changed the job as
+ * Write the changes of a job immediately.  The callable may have changed the job as
  * well, or deleted it.
  */
 static void
-write_at_once(WithUpdate *with, int64 id, const OmChanges *changes)
+write_immediately(CallableUpdate *run, int64 id, const OmChanges *changes)
 {
 	OmJobIds ids;
 
 	om_job_ids_init(&ids, 1);
 	om_job_ids_add(&ids, id);
-	with->update.ids = &ids;
-	with->update.changes = changes;
-	om_update_same(&with->update);
-	with->update.ids = &with->read;
-	with->update.changes = NULL;
+	run->update.ids = &ids;
+	run->update.changes = changes;
+	om_update_same(&run->update);
+	run->update.ids = &run->reading.read;
+	run->update.changes = NULL;
 }
 
 /*
- * Call the callable for the job at the batch's index, whose row we are at, and
- * check the changes that it returns.
+ * Call the callable for a job, and check the changes that it returns; NULL is none.
  */
 static void
-call_for_job(WithUpdate *with, int i)
+call_callable(CallableUpdate *run, const OmFoundRow *row, NullableDatum context, OmChanges *changes)
 {
-	OmChanges changes = {0};
-	OmFoundRow row;
-	uint64 hash;
-	Jsonb *json;
+	const Jsonb *json = om_callable_call(run->callable, row->argument, context);
 
-	read_kept(with, &row, &hash);
-	with->called_for = row.id;
-	with->calling = true;
-	json = om_callable_call(with->callable, row.argument, with->contexts[i]);
 	/* A function in SQL leaves this to the next statement. */
 	CommandCounterIncrement();
 	if (json != NULL)
-		om_changes_check(&changes, json, with->update.jobs);
+		om_changes_check(changes, json, run->update.jobs);
+}
 
-	if (is_overtaken(with) && !with->job_by_job)
+/*
+ * The callable writes: write what was collected, and then work job by job, reading
+ * nothing ahead.
+ */
+static void
+begin_job_by_job(CallableUpdate *run)
+{
+	check_untouched(run);
+	run->calling = false;
+	write_changes(run);
+	run->calling = true;
+	run->reading.one_at_a_time = true;
+}
+
+/*
+ * Collect the changes of a job, to be written with those of others.
+ */
+static void
+collect_changes(CallableUpdate *run, const OmFoundRow *row, uint64 hash, const OmChanges *changes)
+{
+	if (changes->columns == 0)
 	{
-		check_untouched(with);
-		with->calling = false;
-		write_changes(with);
-		with->calling = true;
-		with->job_by_job = true;
+		om_job_ids_add(&run->unchanged, row->id);
+		return;
 	}
-	if (changes.columns == 0 && with->update.result == NULL)
+	om_update_look_at(&run->update, changes, row);
+	om_pending_add(&run->pending, row->id, changes, hash);
+}
+
+/*
+ * Update a job, whose hash is of what may be updated.
+ */
+static void
+update_job(CallableUpdate *run, const OmFoundRow *row, uint64 hash, NullableDatum context)
+{
+	OmChanges changes = {0};
+
+	run->called_for = row->id;
+	run->calling = true;
+	call_callable(run, row, context, &changes);
+
+	if (om_read_ahead_is_overtaken(&run->reading) && !run->reading.one_at_a_time)
+		begin_job_by_job(run);
+	if (changes.columns == 0 && run->update.result == NULL)
 		; /* nothing to write, and nobody asks for the job */
-	else if (with->job_by_job)
-		write_at_once(with, row.id, &changes);
-	else if (changes.columns != 0)
-	{
-		om_update_look_at(&with->update, &changes, &row);
-		om_job_changes_add(&with->changes, row.id, &changes, hash);
-	}
+	else if (run->reading.one_at_a_time)
+		write_immediately(run, row->id, &changes);
 	else
-		om_job_ids_add(&with->unchanged, row.id);
-	with->calling = false;
+		collect_changes(run, row, hash, &changes);
+	run->calling = false;
 }
 
 /*
  * Take the next jobs, as many as a batch may hold; false at the end.
  */
 static bool
-next_batch(WithUpdate *with, OmNextJob next, void *state)
+next_batch(CallableUpdate *run, OmNextJob next, void *state)
 {
-	with->nids = 0;
-	with->locked_to = 0;
-	with->locked.count = 0;
-	with->read_to = 0;
-	while (with->nids < BATCH_SIZE &&
-		   next(state, with->nids == 0, &with->ids[with->nids], &with->contexts[with->nids]))
-		with->nids++;
-	return with->nids > 0;
+	run->nids = 0;
+	while (run->nids < BATCH_SIZE &&
+		   next(state, run->nids == 0, &run->ids[run->nids], &run->contexts[run->nids]))
+		run->nids++;
+	om_read_ahead_begin_batch(&run->reading, run->ids, run->nids);
+	return run->nids > 0;
 }
 
 static void
-update_batch(WithUpdate *with, MemoryContext job_context)
+update_batch(CallableUpdate *run, MemoryContext job_context)
 {
-	for (int i = 0; i < with->nids; i++)
+	for (int i = 0; i < run->nids; i++)
 	{
+		OmFoundRow row;
+		uint64 hash;
+
 		CHECK_FOR_INTERRUPTS();
 
 		/* Two rows of a statement trigger may name the same job. */
-		if ((i > 0 && with->ids[i] == with->ids[i - 1]) ||
-			MemoryContextMemAllocated(with->changes.context, false) > CHANGES_MEMORY)
-			write_changes(with);
+		if ((i > 0 && run->ids[i] == run->ids[i - 1]) ||
+			MemoryContextMemAllocated(run->pending.context, false) > CHANGES_MEMORY)
+			write_changes(run);
 
-		if (get_row(with, i))
+		if (om_read_ahead_get(&run->reading, i, &row, &hash))
 		{
 			MemoryContext caller = MemoryContextSwitchTo(job_context);
 
-			call_for_job(with, i);
+			update_job(run, &row, hash, run->contexts[i]);
 			MemoryContextSwitchTo(caller);
 			MemoryContextReset(job_context);
 		}
 	}
-	write_changes(with);
-}
-
-static TupleDesc
-kept_desc(const OmCallable *callable)
-{
-	TupleDesc desc = CreateTemplateTupleDesc(KEPT_N_COLUMNS);
-
-	TupleDescInitEntry(desc, KEPT_ID, "id", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, KEPT_WAS_WATCHED, "was_watched", BOOLOID, -1, 0);
-	TupleDescInitEntry(desc, KEPT_ATTEMPT, "attempt", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, KEPT_MAY_RUN, "may_run", BOOLOID, -1, 0);
-	TupleDescInitEntry(desc, KEPT_HASH, "hash", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, KEPT_ARGUMENT, "argument", callable->argument_type, -1, 0);
-	return desc;
+	write_changes(run);
 }
 
 /*
@@ -423,36 +281,31 @@ void
 om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state, bool missing_ok,
 			   OmJobResult *result)
 {
-	WithUpdate with = {.callable = callable, .read_ahead = BATCH_SIZE};
+	CallableUpdate run = {.callable = callable};
 	MemoryContext job_context;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
-		.callback = with_error_callback,
-		.arg = &with,
+		.callback = callable_error_callback,
+		.arg = &run,
 	};
 
 	SPI_connect();
-	om_update_init(&with.update, jobs, BATCH_SIZE, missing_ok, result);
-	with.ids = palloc(BATCH_SIZE * sizeof(int64));
-	with.contexts = palloc(BATCH_SIZE * sizeof(NullableDatum));
-	om_job_ids_init(&with.locked, BATCH_SIZE);
-	om_job_ids_init(&with.read, BATCH_SIZE);
-	om_job_changes_init(&with.changes, BATCH_SIZE);
-	om_job_changes_init(&with.taken, BATCH_SIZE);
-	om_job_ids_init(&with.unchanged, 0);
-	with.update.ids = &with.read;
-	with.row = MakeSingleTupleTableSlot(kept_desc(callable), &TTSOpsMinimalTuple);
-	with.rows = tuplestore_begin_heap(false, false, work_mem);
+	om_update_init(&run.update, jobs, BATCH_SIZE, missing_ok, result);
+	run.ids = palloc(BATCH_SIZE * sizeof(int64));
+	run.contexts = palloc(BATCH_SIZE * sizeof(NullableDatum));
+	om_read_ahead_init(&run.reading, &run.update, callable->argument_type, BATCH_SIZE);
+	om_pending_init(&run.pending, BATCH_SIZE);
+	om_pending_init(&run.taken, BATCH_SIZE);
+	om_job_ids_init(&run.unchanged, 0);
 	job_context =
 		AllocSetContextCreate(CurrentMemoryContext, "oban_manage job", ALLOCSET_DEFAULT_SIZES);
 
 	error_context_stack = &callback;
-	while (next_batch(&with, next, state))
-		update_batch(&with, job_context);
+	while (next_batch(&run, next, state))
+		update_batch(&run, job_context);
 	error_context_stack = callback.previous;
 
-	ExecDropSingleTupleTableSlot(with.row);
-	tuplestore_end(with.rows);
+	om_read_ahead_end(&run.reading);
 	SPI_finish();
 }
 

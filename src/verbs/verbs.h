@@ -49,9 +49,9 @@ extern void om_call_add(OmCall *call, int64 id);
 
 /* ---- transitions.c: the verbs that change a job's state or remove it ---- */
 
-extern bool om_change_job(OmCall *call, int64 id);
-extern uint64 om_change_jobs(OmCall *call, ArrayType *ids);
-extern uint64 om_change_found(OmCall *call);
+extern bool om_transition_job(OmCall *call, int64 id);
+extern uint64 om_transition_jobs(OmCall *call, ArrayType *ids);
+extern uint64 om_transition_found(OmCall *call);
 
 /* ---- update.c, update_steps.c: updating jobs ---- */
 
@@ -94,22 +94,53 @@ extern void om_update_same(OmUpdate *update);
 extern void om_update_put_job(TupleTableSlot *slot, void *state);
 extern void om_update_error_callback(void *arg);
 
-/* ---- job_changes.c: changes of many jobs, each its own ---- */
+/* ---- pending_changes.c: changes of many jobs, each its own ---- */
 
-typedef struct OmJobChanges
+typedef struct OmPendingChanges
 {
 	OmJobIds ids;	 /* in ascending order */
 	OmChanges *each; /* the changes of each of them */
 	uint64 *hashes;	 /* of what may be updated, when its callable was called */
 	MemoryContext context;
-} OmJobChanges;
+} OmPendingChanges;
 
-extern void om_job_changes_init(OmJobChanges *changes, int capacity);
-extern void om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added,
-							   uint64 hash);
-extern OmColumnSet om_job_changes_take(OmJobChanges *changes, OmJobChanges *taken);
-extern void om_job_changes_values(const OmJobChanges *changes, Datum *values);
-extern void om_job_changes_clear(OmJobChanges *changes);
+extern void om_pending_init(OmPendingChanges *changes, int capacity);
+extern void om_pending_add(OmPendingChanges *changes, int64 id, const OmChanges *added,
+						   uint64 hash);
+extern OmColumnSet om_pending_take(OmPendingChanges *changes, OmPendingChanges *taken);
+extern void om_pending_values(const OmPendingChanges *changes, Datum *values);
+extern void om_pending_clear(OmPendingChanges *changes);
+
+/* ---- read_ahead.c: jobs that are locked and read ahead ---- */
+
+typedef struct OmReadAhead
+{
+	OmUpdate *update; /* whose steps find the jobs */
+	Oid argument_type;
+	const int64 *ids; /* of the batch */
+	int nids;
+
+	/* Those of them that are locked, which were looked for up to the batch's index locked_to */
+	int locked_to;
+	OmJobIds locked;
+
+	/* The locked jobs that are read now, up to the index read_to */
+	int read_to;
+	int ahead; /* how many to read at a time, */
+	int most;  /* and at most */
+	bool one_at_a_time;
+	OmJobIds read;
+	Tuplestorestate *rows; /* what is kept of them */
+	TupleTableSlot *row;   /* the one that we are at */
+	CommandId read_at;
+} OmReadAhead;
+
+extern void om_read_ahead_init(OmReadAhead *reading, OmUpdate *update, Oid argument_type, int most);
+extern void om_read_ahead_begin_batch(OmReadAhead *reading, const int64 *ids, int nids);
+extern bool om_read_ahead_get(OmReadAhead *reading, int i, OmFoundRow *row, uint64 *hash);
+extern bool om_read_ahead_is_overtaken(const OmReadAhead *reading);
+extern void om_read_ahead_end(OmReadAhead *reading);
+extern uint64 om_hash_of_updatable(const OmFoundRow *row);
 
 /* ---- update_with.c: updating jobs by a callable ---- */
 

@@ -1,5 +1,5 @@
 /*
- * job_changes.c
+ * pending_changes.c
  *		Changes of many jobs, each its own, that are collected to be written by few
  *		statements.
  */
@@ -16,7 +16,7 @@
  * context.
  */
 void
-om_job_changes_init(OmJobChanges *changes, int capacity)
+om_pending_init(OmPendingChanges *changes, int capacity)
 {
 	changes->context =
 		AllocSetContextCreate(CurrentMemoryContext, "oban_manage changes", ALLOCSET_DEFAULT_SIZES);
@@ -29,7 +29,7 @@ om_job_changes_init(OmJobChanges *changes, int capacity)
  * Add a copy of the changes of a job, whose id is larger than those before.
  */
 void
-om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added, uint64 hash)
+om_pending_add(OmPendingChanges *changes, int64 id, const OmChanges *added, uint64 hash)
 {
 	MemoryContext caller = MemoryContextSwitchTo(changes->context);
 	OmChanges *kept = &changes->each[changes->ids.count];
@@ -58,7 +58,7 @@ om_job_changes_add(OmJobChanges *changes, int64 id, const OmChanges *added, uint
  * columns.
  */
 OmColumnSet
-om_job_changes_take(OmJobChanges *changes, OmJobChanges *taken)
+om_pending_take(OmPendingChanges *changes, OmPendingChanges *taken)
 {
 	OmColumnSet columns = changes->each[0].columns;
 	int64 *ids = om_job_ids_data(&changes->ids);
@@ -88,7 +88,7 @@ om_job_changes_take(OmJobChanges *changes, OmJobChanges *taken)
  * The values of a column as an array.
  */
 static Datum
-values_of_column(const OmJobChanges *changes, OmUpdateColumn column)
+values_of_column(const OmPendingChanges *changes, OmUpdateColumn column)
 {
 	Oid type = get_element_type(om_update_columns[column].array_type);
 	bool as_text = (type != om_update_columns[column].type);
@@ -117,7 +117,7 @@ values_of_column(const OmJobChanges *changes, OmUpdateColumn column)
  * column.  They live until these changes are cleared.
  */
 void
-om_job_changes_values(const OmJobChanges *changes, Datum *values)
+om_pending_values(const OmPendingChanges *changes, Datum *values)
 {
 	MemoryContext caller = MemoryContextSwitchTo(changes->context);
 
@@ -130,7 +130,7 @@ om_job_changes_values(const OmJobChanges *changes, Datum *values)
 }
 
 void
-om_job_changes_clear(OmJobChanges *changes)
+om_pending_clear(OmPendingChanges *changes)
 {
 	changes->ids.count = 0;
 	MemoryContextReset(changes->context);

@@ -1,0 +1,193 @@
+/*
+ * batch_transactions.c
+ *		Steps of a procedure that are transactions of their own: committed, and tried
+ *		again after a deadlock or a conflict.
+ *
+ * A transaction that fails is rolled back within a subtransaction first, since
+ * only the abort of a subtransaction cleans up after whatever the error has
+ * left (SPI levels of triggers, say).
+ */
+#include "functions/batch_transactions.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "nodes/parsenodes.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+/* How often a step that loses to a deadlock or a conflict is tried, and the first wait between */
+#define MAX_TRIES  8
+#define FIRST_WAIT 0.1 /* seconds; each further one is twice as long */
+
+/*
+ * What holds for all steps as it was at the start, because what SET LOCAL has set
+ * ends with the first commit: who acts, on which table, and who is told.  In this
+ * order, since a session authorization resets the role.
+ */
+static const char *const kept_settings[] = {"session_authorization", "role", "oban_manage.prefix",
+											"oban_manage.notify"};
+
+StaticAssertDecl(lengthof(kept_settings) == OM_N_KEPT_SETTINGS, "OmTransactions has their values");
+
+/*
+ * Commits are refused in a transaction block and wherever else the caller's
+ * transaction must go on: in functions, for one.
+ */
+void
+om_transactions_check(FunctionCallInfo fcinfo)
+{
+	bool may_commit = fcinfo->context != NULL && IsA(fcinfo->context, CallContext) &&
+					  !castNode(CallContext, fcinfo->context)->atomic && !IsSubTransaction();
+
+	if (!may_commit)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("batches cannot be committed inside a transaction block"),
+				 errdetail("The procedure commits each batch of jobs by itself."),
+				 errhint("CALL it on its own, with autocommit: not after BEGIN, not in a function, "
+						 "and not in a procedure with EXCEPTION, SET or SECURITY DEFINER.")));
+}
+
+/*
+ * A setting's value; NULL for the session_authorization of a process that no
+ * role has logged in to.
+ */
+static const char *
+setting(int i)
+{
+	return GetConfigOption(kept_settings[i], false, false);
+}
+
+/*
+ * Keep the settings, in the current memory context.  It must outlive the
+ * transactions.
+ */
+void
+om_transactions_init(OmTransactions *transactions)
+{
+	for (int i = 0; i < OM_N_KEPT_SETTINGS; i++)
+		transactions->settings[i] = setting(i) == NULL ? NULL : pstrdup(setting(i));
+	transactions->context =
+		AllocSetContextCreate(CurrentMemoryContext, "oban_manage batch", ALLOCSET_DEFAULT_SIZES);
+}
+
+/*
+ * SET LOCAL what is no longer as it was.
+ */
+static void
+restore_settings(const OmTransactions *transactions)
+{
+	for (int i = 0; i < OM_N_KEPT_SETTINGS; i++)
+	{
+		const char *was = transactions->settings[i];
+
+		if (was != NULL && strcmp(was, setting(i)) != 0)
+			(void) set_config_option(kept_settings[i], was, PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_LOCAL, true, 0, false);
+	}
+}
+
+/*
+ * Roll back what failed, whatever the error: nobody else would end our
+ * subtransaction.  If SPI_commit itself failed, it has already started a new
+ * transaction.  Otherwise the next try needs one, so that it gets a new snapshot.
+ */
+static void
+roll_back(MemoryContext caller, ResourceOwner owner, bool tries_again)
+{
+	if (!IsSubTransaction())
+		return;
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	if (tries_again)
+		SPI_rollback();
+}
+
+/*
+ * Run a step in a transaction and commit it.  Returns false when it lost to a
+ * deadlock or a serialization failure and was rolled back, unless this was the
+ * last try; other errors are raised.
+ */
+static bool
+try_step(OmTransactions *transactions, OmTransactionStep step, void *state, bool last_try)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool committed = false;
+
+	PG_TRY();
+	{
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(transactions->context);
+		restore_settings(transactions);
+		step(state);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+		SPI_commit();
+		committed = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+		bool lost;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		lost = error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+			   error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
+
+		roll_back(caller, owner, lost && !last_try);
+		if (!lost || last_try)
+			ReThrowError(error);
+		ereport(DEBUG1, (errmsg_internal("trying again: %s", error->message)));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+
+	MemoryContextReset(transactions->context);
+	return committed;
+}
+
+/*
+ * Run a step in the caller's transaction, whose own work is in it, and commit that.
+ * It is not tried again.
+ */
+void
+om_transactions_run_once(OmTransactions *transactions, OmTransactionStep step, void *state)
+{
+	(void) try_step(transactions, step, state, true);
+}
+
+/*
+ * Run a step in a transaction of its own, and commit it.
+ */
+void
+om_transactions_run(OmTransactions *transactions, OmTransactionStep step, void *state)
+{
+	double wait = FIRST_WAIT;
+
+	for (int tries = 1; !try_step(transactions, step, state, tries == MAX_TRIES); tries++)
+	{
+		om_transactions_sleep(wait);
+		wait *= 2;
+	}
+}
+
+/*
+ * Sleep between two transactions, so that the now() of the next one comes after
+ * it: the end of the last one has begun it already.
+ */
+void
+om_transactions_sleep(double seconds)
+{
+	if (seconds > 0)
+	{
+		(void) DirectFunctionCall1(pg_sleep, Float8GetDatum(seconds));
+		SPI_commit();
+	}
+}

@@ -1,0 +1,27 @@
+/*
+ * batch_transactions.h
+ *		Steps of a procedure that are transactions of their own.
+ */
+#ifndef OM_BATCH_TRANSACTIONS_H
+#define OM_BATCH_TRANSACTIONS_H
+
+#include "jobs/jobs.h"
+
+#define OM_N_KEPT_SETTINGS 4
+
+typedef struct OmTransactions
+{
+	const char *settings[OM_N_KEPT_SETTINGS]; /* as they were at the start */
+	MemoryContext context;					  /* of a step; reset after each try */
+} OmTransactions;
+
+typedef void (*OmTransactionStep)(void *state);
+
+extern void om_transactions_check(FunctionCallInfo fcinfo);
+extern void om_transactions_init(OmTransactions *transactions);
+extern void om_transactions_run_once(OmTransactions *transactions, OmTransactionStep step,
+									 void *state);
+extern void om_transactions_run(OmTransactions *transactions, OmTransactionStep step, void *state);
+extern void om_transactions_sleep(double seconds);
+
+#endif /* OM_BATCH_TRANSACTIONS_H */

@@ -1,0 +1,216 @@
+/*
+ * read_ahead.c
+ *		The jobs of a batch of an update by a callable (update_with.c): locked and read
+ *		many at a time, and handed out one after the other.
+ *
+ * The command counter tells when anything was written after the jobs were read.  Then
+ * they are read again, without another lock.
+ */
+#include "verbs/verbs.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+
+/* What is kept of a job that is locked and read */
+enum
+{
+	KEPT_ID = 1,	   /* bigint */
+	KEPT_WAS_IN_STATE, /* boolean */
+	KEPT_ATTEMPT,	   /* integer */
+	KEPT_MAY_RUN,	   /* boolean */
+	KEPT_HASH,		   /* bigint; of what may be updated */
+	KEPT_ARGUMENT,	   /* as the callable takes it */
+	KEPT_N_COLUMNS = KEPT_ARGUMENT
+};
+
+static TupleDesc
+kept_desc(Oid argument_type)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(KEPT_N_COLUMNS);
+
+	TupleDescInitEntry(desc, KEPT_ID, "id", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_WAS_IN_STATE, "was_in_state", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_ATTEMPT, "attempt", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_MAY_RUN, "may_run", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_HASH, "hash", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_ARGUMENT, "argument", argument_type, -1, 0);
+	return desc;
+}
+
+/*
+ * Begin to read jobs for an update, in the current memory context, at most so many at
+ * a time.
+ */
+void
+om_read_ahead_init(OmReadAhead *reading, OmUpdate *update, Oid argument_type, int most)
+{
+	memset(reading, 0, sizeof(*reading));
+	reading->update = update;
+	reading->argument_type = argument_type;
+	reading->most = reading->ahead = most;
+	om_job_ids_init(&reading->locked, most);
+	om_job_ids_init(&reading->read, most);
+	update->ids = &reading->read;
+	reading->row = MakeSingleTupleTableSlot(kept_desc(argument_type), &TTSOpsMinimalTuple);
+	reading->rows = tuplestore_begin_heap(false, false, work_mem);
+}
+
+/*
+ * Begin a batch of jobs, whose ids are in ascending order.
+ */
+void
+om_read_ahead_begin_batch(OmReadAhead *reading, const int64 *ids, int nids)
+{
+	reading->ids = ids;
+	reading->nids = nids;
+	reading->locked_to = 0;
+	reading->locked.count = 0;
+	reading->read_to = 0;
+}
+
+/*
+ * A hash, by the bytes, of what of the job may be updated.
+ */
+uint64
+om_hash_of_updatable(const OmFoundRow *row)
+{
+	return DatumGetUInt64(hash_any_extended((unsigned char *) VARDATA_ANY(row->updatable),
+											VARSIZE_ANY_EXHDR(row->updatable), 0));
+}
+
+static void
+keep_row(TupleTableSlot *slot, void *state)
+{
+	OmReadAhead *reading = state;
+	OmFoundRow row;
+	Datum values[KEPT_N_COLUMNS];
+	bool nulls[KEPT_N_COLUMNS] = {false};
+
+	om_found_row_read(slot, &row);
+	values[KEPT_ID - 1] = Int64GetDatum(row.id);
+	values[KEPT_WAS_IN_STATE - 1] = BoolGetDatum(row.was_in_state);
+	values[KEPT_ATTEMPT - 1] = Int32GetDatum(row.attempt);
+	values[KEPT_MAY_RUN - 1] = BoolGetDatum(row.may_run);
+	values[KEPT_HASH - 1] = UInt64GetDatum(om_hash_of_updatable(&row));
+	values[KEPT_ARGUMENT - 1] = row.argument;
+	tuplestore_putvalues(reading->rows, reading->row->tts_tupleDescriptor, values, nulls);
+	om_update_mark_done(reading->update, row.id);
+}
+
+/*
+ * Read the row that we are at, which keep_row has kept.
+ */
+static void
+read_kept(const OmReadAhead *reading, OmFoundRow *row, uint64 *hash)
+{
+	bool isnull;
+
+	*row = (OmFoundRow){
+		.id = DatumGetInt64(slot_getattr(reading->row, KEPT_ID, &isnull)),
+		.was_in_state = DatumGetBool(slot_getattr(reading->row, KEPT_WAS_IN_STATE, &isnull)),
+		.attempt = DatumGetInt32(slot_getattr(reading->row, KEPT_ATTEMPT, &isnull)),
+		.may_run = DatumGetBool(slot_getattr(reading->row, KEPT_MAY_RUN, &isnull)),
+		.argument = slot_getattr(reading->row, KEPT_ARGUMENT, &isnull),
+	};
+	*hash = DatumGetUInt64(slot_getattr(reading->row, KEPT_HASH, &isnull));
+}
+
+/*
+ * Read jobs of the batch, from its index on, and lock them unless they are locked.
+ * What was looked for before and not found is not looked for again: if it is there
+ * by now, it may be below a job that is locked.
+ */
+static void
+read_jobs(OmReadAhead *reading, int from)
+{
+	const int64 *ids = reading->ids;
+	bool lock = (from >= reading->locked_to);
+	OmQuery query = {
+		.step = lock ? OM_FIND_AND_LOCK : OM_FIND_ONLY,
+		.argument_type = reading->argument_type,
+	};
+
+	reading->read_to = Min(lock ? reading->nids : reading->locked_to, from + reading->ahead);
+	reading->read.count = 0;
+	for (int i = from; i < reading->read_to; i++)
+	{
+		if ((i == from || ids[i] != ids[i - 1]) &&
+			(lock || om_job_ids_find(&reading->locked, ids[i]) >= 0))
+			om_job_ids_add(&reading->read, ids[i]);
+	}
+
+	ExecClearTuple(reading->row);
+	tuplestore_clear(reading->rows);
+	reading->update->ids = &reading->read;
+	om_update_find(reading->update, query, keep_row, reading);
+	reading->read_at = GetCurrentCommandId(false);
+
+	if (lock)
+	{
+		for (int i = 0; i < reading->read.count; i++)
+			om_job_ids_add(&reading->locked, om_job_ids_data(&reading->read)[i]);
+		reading->locked_to = reading->read_to;
+	}
+}
+
+/*
+ * Has anything been written since the jobs were read?
+ */
+bool
+om_read_ahead_is_overtaken(const OmReadAhead *reading)
+{
+	return reading->read_at != GetCurrentCommandId(false);
+}
+
+/*
+ * Move to the row of the job at the batch's index; false when there is none.
+ */
+static bool
+seek_row(OmReadAhead *reading, int i)
+{
+	bool isnull;
+
+	for (;;)
+	{
+		if (!TupIsNull(reading->row))
+		{
+			int64 id = DatumGetInt64(slot_getattr(reading->row, KEPT_ID, &isnull));
+
+			if (id >= reading->ids[i])
+				return id == reading->ids[i];
+		}
+		if (!tuplestore_gettupleslot(reading->rows, true, false, reading->row))
+			return false;
+	}
+}
+
+/*
+ * Get the job at the batch's index, as it is now and without what is "updatable", and
+ * the hash of that.  They live until the next one is asked for.  Returns false when
+ * there is no such job.
+ */
+bool
+om_read_ahead_get(OmReadAhead *reading, int i, OmFoundRow *row, uint64 *hash)
+{
+	if (i >= reading->read_to || om_read_ahead_is_overtaken(reading))
+	{
+		if (reading->one_at_a_time || i < reading->read_to)
+			reading->ahead = 1;
+		else
+			reading->ahead = Min(2 * reading->ahead, reading->most);
+		read_jobs(reading, i);
+	}
+	if (!seek_row(reading, i))
+		return false;
+	read_kept(reading, row, hash);
+	return true;
+}
+
+void
+om_read_ahead_end(OmReadAhead *reading)
+{
+	ExecDropSingleTupleTableSlot(reading->row);
+	tuplestore_end(reading->rows);
+}
