@@ -24,7 +24,6 @@
 /* A walk over the jobs of a filter */
 typedef struct Walk
 {
-	OmVerb verb;
 	const Jsonb *filter;
 	const Jsonb *changes; /* update */
 	const text *prefix;	  /* NULL: oban_manage.prefix */
@@ -38,11 +37,9 @@ typedef struct Walk
 	int64 next; /* all jobs below this id are done, */
 	int64 done; /* and so many were changed */
 
-	/* Of the batch that is being tried */
-	int found; /* rows that were locked, */
-	int njobs; /* and how many jobs these are */
-	uint64 changed;
-	int64 reached; /* all jobs up to this id */
+	OmCall call;	/* of the batch that is being tried; its verb and spread are those of all */
+	uint64 changed; /* in that batch, */
+	int64 reached;	/* and all jobs up to this id */
 } Walk;
 
 /*
@@ -79,19 +76,23 @@ batch_size_argument(FunctionCallInfo fcinfo, int argno)
 }
 
 /*
- * Find the jobs table, and read the filter and the changes for it.
+ * Begin the call of a batch: find the jobs table, and read the filter and the changes
+ * for it.
  */
-static void
-begin_call(Walk *walk, OmCall *call)
+static OmCall *
+begin_call(Walk *walk)
 {
-	memset(call, 0, sizeof(*call));
-	call->verb = walk->verb;
-	call->jobs = om_jobs_table_by_prefix(walk->prefix, RowExclusiveLock);
+	OmCall *call = &walk->call;
+
+	*call = (OmCall){
+		.verb = call->verb,
+		.spread = call->spread,
+		.jobs = om_jobs_table_by_prefix(walk->prefix, RowExclusiveLock),
+	};
 	om_filter_read(&call->filter, walk->filter, call->jobs);
-	if (walk->verb == OM_UPDATE)
+	if (call->verb == OM_UPDATE)
 		om_changes_check(&call->changes, walk->changes, call->jobs);
-	if (walk->spread.length > 0)
-		call->spread = &walk->spread;
+	return call;
 }
 
 static void
@@ -111,15 +112,16 @@ static void
 survey(void *state)
 {
 	Walk *walk = state;
-	OmCall call;
+	OmCall *call = begin_call(walk);
+	OmQuery query = {
+		.step = OM_SURVEY,
+		.verb = call->verb,
+		.conditions = call->filter.conditions,
+	};
 	Datum params[OM_N_CONDITIONS];
 
-	begin_call(walk, &call);
-	(void) om_filter_params(&call.filter, params);
-	om_query_run(
-		call.jobs,
-		(OmQuery){.step = OM_SURVEY, .verb = call.verb, .conditions = call.filter.conditions},
-		params, note_survey, walk);
+	(void) om_filter_params(&call->filter, params);
+	om_query_run(call->jobs, query, params, note_survey, walk);
 }
 
 /*
@@ -132,21 +134,18 @@ change_batch(void *state)
 {
 	Walk *walk = state;
 	int64 end = walk->next <= walk->survey.highest ? walk->survey.highest : walk->survey.last;
-	OmCall call;
+	OmCall *call = begin_call(walk);
 
-	begin_call(walk, &call);
-	om_filter_add(&call.filter, OM_ID_FROM, walk->next);
-	om_filter_add(&call.filter, OM_ID_UP_TO, end);
-	om_filter_add(&call.filter, OM_LIMIT, walk->batch_size);
+	om_filter_add(&call->filter, OM_ID_FROM, walk->next);
+	om_filter_add(&call->filter, OM_ID_UP_TO, end);
+	om_filter_add(&call->filter, OM_LIMIT, walk->batch_size);
+	walk->changed = om_call_run(call);
 
-	walk->changed = om_call_run(&call);
-	walk->found = call.nrows;
-	walk->njobs = call.found.count;
 	/*
 	 * Should the last job have got a lower id while we waited for it, some are
 	 * looked at again; a higher one cannot be told from its own.
 	 */
-	walk->reached = walk->found < walk->batch_size ? end : Max(call.last, walk->next);
+	walk->reached = call->nrows < walk->batch_size ? end : Max(call->last, walk->next);
 }
 
 static void
@@ -157,7 +156,7 @@ batch_error_callback(void *arg)
 	if (om_is_error())
 		errcontext("batch of jobs from id " INT64_FORMAT " on, after " INT64_FORMAT
 				   " jobs that were %s and committed",
-				   walk->next, walk->done, om_verbs[walk->verb].participle);
+				   walk->next, walk->done, om_verbs[walk->call.verb].participle);
 }
 
 static void
@@ -172,7 +171,7 @@ report_progress(const Walk *walk)
 		snprintf(left, sizeof(left), "%.0f s", (total - walk->done) / rate);
 	ereport(NOTICE,
 			(errmsg("%s " INT64_FORMAT " of about " INT64_FORMAT " jobs, %.0f per second, %s left",
-					om_verbs[walk->verb].participle, walk->done, total, rate, left)));
+					om_verbs[walk->call.verb].participle, walk->done, total, rate, left)));
 }
 
 static void
@@ -190,14 +189,14 @@ run_walk(Walk *walk, OmTransactions *transactions)
 	{
 		om_transactions_run(transactions, change_batch, walk);
 		walk->done += walk->changed;
-		walk->spread.rank += walk->njobs;
-		if (walk->found > 0)
+		walk->spread.rank += walk->call.found.count;
+		if (walk->call.nrows > 0)
 			report_progress(walk);
 
 		if (walk->reached >= walk->survey.last)
 			break;
 		walk->next = walk->reached + 1;
-		if (walk->found > 0)
+		if (walk->call.nrows > 0)
 			om_transactions_sleep(walk->pause);
 	}
 	error_context_stack = callback.previous;
@@ -211,7 +210,7 @@ static Datum
 run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
 {
 	int argno = 0;
-	Walk walk = {.verb = verb};
+	Walk walk = {.call.verb = verb};
 	OmTransactions transactions;
 	TupleDesc desc;
 	Datum affected;
@@ -233,6 +232,8 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
 		if (!(walk.start + walk.spread.length < (double) OM_END_TIME))
 			ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 							errmsg("spread is out of range")));
+		if (walk.spread.length > 0)
+			walk.call.spread = &walk.spread;
 	}
 	walk.prefix = PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno);
 

@@ -5,8 +5,8 @@
  * A verb changes a single job by one UPDATE or DELETE of it (OM_WRITE_ONE).  So
  * it does a set of jobs that is named by their ids, by OM_WRITE, when the plan of
  * that goes through them in id order (om_query_run_in_order).  Otherwise it takes
- * two statements: OM_FIND_AND_LOCK finds, by ids or by a filter, and locks, in id order,
- * those that the verb would change, and OM_WRITE changes what was locked.
+ * two statements: OM_FIND_AND_LOCK finds, by ids or by a filter, and locks, in id
+ * order, those that the verb would change, and OM_WRITE changes what was locked.
  *
  * In all of them, the conditions and the state are tested on the row that is
  * locked: when a worker changed it while we waited for it, PostgreSQL tests the
@@ -15,9 +15,9 @@
  * Where each job gets its own values (OM_WRITE_EACH), arrays beside the ids have them.
  *
  * Who must be told of a job depends on the state that was written, since a trigger
- * may have changed it (om_written_columns_append), and on the state before, which PostgreSQL
- * returns from version 18 on only.  OM_WRITE_NOTE assigns a time by one of two
- * parameters, and om_query_run_in_order sees which of them is read.
+ * may have changed it (rows.c), and on the state before, which PostgreSQL returns
+ * from version 18 on only.  OM_WRITE_NOTE assigns a time by one of two parameters
+ * (assignments.c), and om_query_run_in_order sees which of them is read.
  *
  * "id = ANY ($1)" stands in the locking and in the writing statement: a join would
  * fetch the whole of a table on another server; and partitions share ctids.

@@ -133,8 +133,8 @@ typedef enum OmReturns
 {
 	OM_RETURN_NOTHING,
 	OM_RETURN_WRITTEN, /* of the writing steps: OmWrittenRow without states */
-	OM_RETURN_STATES, /* OmWrittenRow, or OmFoundRow of OM_FIND_AND_LOCK and OM_FIND_ONLY, with states */
-	OM_RETURN_JOBS /* of the writing steps of update: OmWrittenRow with oban_job */
+	OM_RETURN_STATES,  /* of these, and of OM_FIND_AND_LOCK and OM_FIND_ONLY: with states */
+	OM_RETURN_JOBS	   /* of the writing steps of update: OmWrittenRow with oban_job */
 } OmReturns;
 
 /* What is asked of a jobs table; with the table's oid, the key of a kept plan. */

@@ -3,7 +3,7 @@
  *		The cores of the verbs that change a job's state or remove it: cancel, retry,
  *		delete.
  *
- * They differ in their statements, which queries.c has, and in whom they tell:
+ * They differ in their statements (statements/verb_table.c), and in whom they tell:
  * cancel the worker of a job that was executing, retry the workers of its
  * queue, delete nobody.
  */
@@ -23,6 +23,9 @@ typedef struct Transition
 	OmSignals signals;
 } Transition;
 
+/*
+ * Take a job that was found, if the verb acts on it.
+ */
 static void
 take_found(TupleTableSlot *slot, void *state)
 {

@@ -189,25 +189,18 @@ om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *json, bool missing_ok, OmJo
 	SPI_finish();
 }
 
-/* An update of the jobs of a filter */
-typedef struct FilterUpdate
-{
-	OmUpdate update;
-	OmCall *call;
-} FilterUpdate;
-
 static void
 look_at_found(TupleTableSlot *slot, void *state)
 {
-	FilterUpdate *by_filter = state;
-	const OmObserver *observer = by_filter->call->observer;
+	OmUpdate *update = state;
+	const OmObserver *observer = update->call->observer;
 	OmFoundRow row;
 
 	om_found_row_read(slot, &row);
 	if (observer != NULL)
 		(void) observer->found(&row, observer->state);
-	om_update_look_at(&by_filter->update, by_filter->update.changes, &row);
-	om_call_add(by_filter->call, row.id);
+	om_update_look_at(update, update->changes, &row);
+	om_call_add(update->call, row.id);
 }
 
 /*
@@ -220,31 +213,30 @@ om_update_found(OmCall *call)
 {
 	bool dry_run = (call->observer != NULL && call->observer->dry_run);
 	bool writes = (call->changes.columns != 0 && !dry_run);
-	FilterUpdate by_filter = {.call = call};
-	OmUpdate *update = &by_filter.update;
+	OmUpdate update;
 	OmJobIds none;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = om_update_error_callback,
-		.arg = update,
+		.arg = &update,
 	};
 	uint64 count;
 
 	om_job_ids_init(&none, 0);
-	om_update_init(update, call->jobs, 0, true, NULL);
-	update->may_name_jobs = true; /* the caller may see what a filter finds */
-	update->changes = &call->changes;
-	update->observer = call->observer;
-	update->ids = &none;
+	om_update_init(&update, call->jobs, 0, true, NULL);
+	update.may_name_jobs = true; /* the caller may see what a filter finds */
+	update.call = call;
+	update.changes = &call->changes;
+	update.ids = &none;
 	error_context_stack = &callback;
 
-	count = om_call_find(call, writes, look_at_found, &by_filter);
-	om_job_ids_sort(&update->due);
+	count = om_call_find(call, writes, look_at_found, &update);
+	om_job_ids_sort(&update.due);
 	if (writes && count > 0)
 	{
-		update->done = palloc(count);
-		update->ids = &call->found;
-		count = write_same(update, OM_WRITE);
+		update.done = palloc(count);
+		update.ids = &call->found;
+		count = write_same(&update, OM_WRITE);
 	}
 	error_context_stack = callback.previous;
 	return count;

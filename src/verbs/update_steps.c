@@ -204,6 +204,12 @@ om_update_look_at(OmUpdate *update, const OmChanges *changes, const OmFoundRow *
 		om_job_ids_add(&update->due, row->id);
 }
 
+static const OmObserver *
+observer_of(const OmUpdate *update)
+{
+	return update->call != NULL ? update->call->observer : NULL;
+}
+
 /*
  * What the writing steps return, which om_update_put_job takes.
  */
@@ -212,7 +218,7 @@ om_update_returns(const OmUpdate *update)
 {
 	if (update->result != NULL)
 		return OM_RETURN_JOBS;
-	return update->observer != NULL ? OM_RETURN_STATES : OM_RETURN_WRITTEN;
+	return observer_of(update) != NULL ? OM_RETURN_STATES : OM_RETURN_WRITTEN;
 }
 
 /*
@@ -229,20 +235,21 @@ wake_queue(OmUpdate *update, const OmWrittenRow *row)
 
 /*
  * Take a job into the result, and wake its queue if there is work in it now.  An
- * OmRowCallback, whose state begins with an OmUpdate.
+ * OmRowCallback, whose state is an OmUpdate.
  */
 void
 om_update_put_job(TupleTableSlot *slot, void *state)
 {
 	OmUpdate *update = state;
+	const OmObserver *observer = observer_of(update);
 	OmWrittenRow row;
 
 	om_written_row_read(slot, &row);
 	om_update_mark_done(update, row.id);
 	if (update->result != NULL)
 		om_job_result_put(row.job, update->result);
-	if (update->observer != NULL)
-		update->observer->written(&row, update->observer->state);
+	if (observer != NULL)
+		observer->written(&row, observer->state);
 	wake_queue(update, &row);
 }
 

@@ -59,18 +59,18 @@ extern uint64 om_transition_found(OmCall *call);
 typedef struct OmUpdate
 {
 	Oid jobs;
-	bool missing_ok;			/* pass over jobs that do not exist */
-	bool may_name_jobs;			/* may errors name them: does the caller know of them? */
-	OmJobResult *result;		/* NULL: nobody asks for the jobs */
-	const OmObserver *observer; /* NULL: nobody asks what becomes of each */
-	const OmChanges *changes;	/* to make to each of the jobs; of om_update_same */
-	OmColumnSet columns;		/* that the running step writes */
-	OmJobIds *ids;				/* of the running step; distinct, in order */
-	bool *done;					/* for each of them: has the step done it? */
-	const OmJobIds *later;		/* jobs that a later step will write; NULL: none */
-	int renamed;				/* how many were done that have another id since, by a trigger */
-	OmJobIds due;				/* jobs to write that were scheduled and are due now, */
-	bool was_scheduled;			/* or, when they are not looked at first: the one just written */
+	bool missing_ok;		  /* pass over jobs that do not exist */
+	bool may_name_jobs;		  /* may errors name them: does the caller know of them? */
+	OmJobResult *result;	  /* NULL: nobody asks for the jobs */
+	OmCall *call;			  /* whose filter finds the jobs; NULL: they are named by ids */
+	const OmChanges *changes; /* to make to each of the jobs; of om_update_same */
+	OmColumnSet columns;	  /* that the running step writes */
+	OmJobIds *ids;			  /* of the running step; distinct, in order */
+	bool *done;				  /* for each of them: has the step done it? */
+	const OmJobIds *later;	  /* jobs that a later step will write; NULL: none */
+	int renamed;			  /* how many were done that have another id since, by a trigger */
+	OmJobIds due;			  /* jobs to write that were scheduled and are due now, */
+	bool was_scheduled;		  /* or, when they are not looked at first: the one just written */
 	OmSignals signals;
 } OmUpdate;
 
