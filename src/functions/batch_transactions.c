@@ -5,7 +5,8 @@
  *
  * A transaction that fails is rolled back within a subtransaction first, since
  * only the abort of a subtransaction cleans up after whatever the error has
- * left (SPI levels of triggers, say).
+ * left (SPI levels of triggers, say).  batches.c calls this file, and hands it the
+ * steps.
  */
 #include "functions/batch_transactions.h"
 

@@ -2,6 +2,8 @@
  * assignments.c
  *		What a statement assigns to a job's columns: the times of the verb, the columns
  *		that were named, and the state that a new schedule gives.
+ *
+ * queries.c and rows.c call it.
  */
 #include "statements/statement_text.h"
 

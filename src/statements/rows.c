@@ -4,7 +4,9 @@
  *		them into structs.
  *
  * A row that is read points into its slot, so it lives as long as the callback that
- * gets the slot.  What a query did not ask for is zero.
+ * gets the slot.  What a query did not ask for is zero.  queries.c asks for the text;
+ * the callbacks of the verbs, of batches.c, manage_jobs.c, read_job.c and guard.c
+ * read the rows.
  */
 #include "statements/statement_text.h"
 

@@ -4,7 +4,8 @@
  *		are made of.
  *
  * The states that a verb acts on are written as those that it does not, so that a
- * table whose enum lacks "suspended" (Elixir before v14) works.
+ * table whose enum lacks "suspended" (Elixir before v14) works.  queries.c, rows.c and
+ * assignments.c put the pieces together; every floor above uses the names.
  */
 #include "statements/statement_text.h"
 

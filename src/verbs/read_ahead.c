@@ -4,7 +4,8 @@
  *		many at a time, and handed out one after the other.
  *
  * The command counter tells when anything was written after the jobs were read.  Then
- * they are read again, without another lock.
+ * they are read again, without another lock.  Calls update_steps.c, which runs the
+ * statements.
  */
 #include "verbs/verbs.h"
 

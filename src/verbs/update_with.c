@@ -3,9 +3,9 @@
  *		Updating jobs by a callable, which gets each job and returns its changes.
  *
  * The callable runs on the row as it is under our lock, so nothing that anyone
- * else writes is lost.  Jobs are locked and read, and what the callable made of
- * them is written, many at a time; what is held at any time is bounded, whatever
- * the number of jobs.
+ * else writes is lost.  Jobs are locked and read (read_ahead.c), and what the
+ * callable made of them is written (pending_changes.c), many at a time; what is held
+ * at any time is bounded, whatever the number of jobs.
  *
  * A callable is code like any other: it may write to the jobs itself.  The
  * command counter tells when it, or a trigger of what we wrote, has written
@@ -15,7 +15,6 @@
 #include "verbs/verbs.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
