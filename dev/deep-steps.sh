@@ -68,16 +68,17 @@ step_ubsan()
 	found "$(grep -c 'runtime error:' "$server/server.log")" "$server/server.log"
 }
 
-# In some of each session's calls, which discard.c draws, and tells why.
-step_discard()
+# In some of each session's calls, which discard_caches.c draws, and tells why.
+step_discard_caches()
 {
-	local server=$workplace/discard setting drawn
+	local server=$workplace/discard_caches setting drawn
 	need_debug_server 15 || return 0
 	in_group gcc -shared -fPIC -O1 -Wall -Werror -isystem "$("$PG_CONFIG" --includedir-server)" \
-		-o "$("$PG_CONFIG" --pkglibdir)/discard.so" dev/discard.c >>"$log" 2>&1 || { failed=1; return 0; }
+		-o "$("$PG_CONFIG" --pkglibdir)/discard_caches.so" dev/discard_caches.c >>"$log" 2>&1 ||
+		{ failed=1; return 0; }
 	start_server "$server"
-	for setting in session_preload_libraries=discard "discard.seed='${SEED-1}'" \
-		"discard.every='${DISCARD_EVERY-10}'"; do
+	for setting in session_preload_libraries=discard_caches "discard_caches.seed='${SEED-1}'" \
+		"discard_caches.every='${DISCARD_EVERY-10}'"; do
 		echo "$setting" >>"$server/data/postgresql.conf"
 	done
 	pg_ctl -D "$server/data" reload >>"$log"

@@ -5,9 +5,10 @@
 # twice, each cancel of an executing job told to its worker, and each count that a call returned is
 # what happened.
 #
-# Shown to fail without the guard: cancelled jobs come back, and retries are overwritten.
-# Shown to fail with the state test in a subquery that takes no lock (append_write and append_lock
-# in src/statements/queries.c): executing jobs are deleted and made available, and cancels of them tell nobody.
+# Shown to fail without the guard: cancelled jobs come back, and retries are overwritten. Shown to
+# fail with the state test in a subquery that takes no lock (append_write and append_lock in
+# src/statements/queries.c): executing jobs are deleted and made available, and cancels of them tell
+# nobody.
 
 use strict;
 use warnings;

@@ -6,10 +6,11 @@
 # In these workers there is no client and no statement of one, and search_path is empty: what a verb
 # needs from any of them shows here. So a callable is named with its schema.
 #
-# Shown to fail with drop_missing (src/verbs/update.c) raising an error in triggers too, which stops
-# replication for good at a row whose job is gone; with no kill from a background worker
-# (src/jobs/signals.c); with one row for a statement trigger (om_trigger_next_row in src/functions/trigger_rows.c);
-# and with the old row as the new one in the context (src/functions/triggers.c).
+# Shown to fail with om_update_drop_missing (src/verbs/update_steps.c) raising an error in triggers
+# too, which stops replication for good at a row whose job is gone; with no kill from a background
+# worker (src/jobs/signals.c); with one row for a statement trigger (om_trigger_next_row in
+# src/functions/trigger_rows.c); and with the old row as the new one in om_trigger_context
+# (src/functions/trigger_contexts.c).
 
 use strict;
 use warnings;

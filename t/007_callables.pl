@@ -4,9 +4,9 @@
 # job's counters are the numbers of calls that were committed: no update was lost on either side,
 # and none was kept of a call that failed. No session met a deadlock.
 #
-# Shown to fail, by changes in append_lock (src/statements/queries.c): without FOR, or with the job that is
-# handed to the callable read in a subquery, which takes no lock, updates are lost; without ORDER BY
-# there are deadlocks.
+# Shown to fail, by changes in append_lock (src/statements/queries.c): without FOR, or with the job
+# that is handed to the callable read in a subquery, which takes no lock, updates are lost; without
+# ORDER BY there are deadlocks.
 
 use strict;
 use warnings;

@@ -6,10 +6,10 @@
 # available; no cancelled job came back but by a retry; each cancel of an executing job was told to
 # its worker; nobody met an error.
 #
-# Shown to fail without the guard: cancelled jobs come back.
-# Shown to fail, by changes in append_lock (src/statements/queries.c): with its conditions in a subquery, which
-# takes no lock, executing jobs are cancelled by a filter for available ones; without FOR their
-# workers are not told.
+# Shown to fail without the guard: cancelled jobs come back. Shown to fail, by changes in
+# append_lock (src/statements/queries.c): with its conditions in a subquery, which takes no lock,
+# executing jobs are cancelled by a filter for available ones; without FOR their workers are not
+# told.
 
 use strict;
 use warnings;

@@ -1,9 +1,11 @@
-# A hot standby: what reads works there, what writes gives PostgreSQL's own error (25006) and nothing
-# worse, and sessions that were there before the promotion go on with the plans that they keep.
+# A hot standby: what reads works there, what writes gives PostgreSQL's own error (25006) and
+# nothing worse, and sessions that were there before the promotion go on with the plans that they
+# keep.
 #
-# Shown to fail with reading that locks (RowExclusiveLock is allowed there, SELECT FOR SHARE is not),
-# with a dry run that locks its rows (om_call_find in src/functions/by_filter.c), and with kept plans that are not
-# made anew after an invalidation (fetch_plan in src/statements/plan_cache.c), which come by WAL here.
+# Shown to fail with reading that locks (RowExclusiveLock is allowed there, SELECT FOR SHARE is
+# not), with a dry run that locks its rows (om_call_find in src/verbs/selection.c), and with kept
+# plans that are not made anew after an invalidation (fetch_plan in src/statements/plan_cache.c),
+# which come by WAL here.
 
 use strict;
 use warnings;

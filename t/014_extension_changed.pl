@@ -4,9 +4,10 @@
 # or not at all; and nothing of what was there before serves the extension that came after.
 #
 # Shown to fail with kept plans that are used whether SPI_plan_is_valid or not (is_usable in
-# src/statements/plan_cache.c): the schema that is renamed; with those used under another search_path, or by
-# another role where row-level security is in the plan: the type that has moved; and with the state judged before the lock (OM_WRITE in src/statements/queries.c): the calls
-# that waited.
+# src/statements/plan_cache.c): the schema that is renamed; with those used under another
+# search_path, or by another role where row-level security is in the plan: the type that has moved;
+# and with the state judged before the lock (OM_WRITE in src/statements/queries.c): the calls that
+# waited.
 
 use strict;
 use warnings;

@@ -3,9 +3,9 @@
 # With notify on, PostgreSQL says that NOTIFY cannot be prepared, and the jobs stay as they were. A
 # subscriber that replicates prepared transactions needs the setting for its worker.
 #
-# Shown to fail with om_notify not asked in src/jobs/signals.c, and with the state judged before the lock
-# (append_lock in src/statements/queries.c: the condition on a row of the statement's snapshot, and what was
-# locked written whatever it has become).
+# Shown to fail with om_notify not asked in src/jobs/signals.c, and with the state judged before the
+# lock (append_lock in src/statements/queries.c: the condition on a row of the statement's snapshot,
+# and what was locked written whatever it has become).
 
 use strict;
 use warnings;

@@ -3,8 +3,9 @@
 # and a verb upon jobs of its own) act as they are enabled; and a publication that PostgreSQL cannot
 # update under fails the verb with its error, wholly.
 #
-# Shown to fail with a verb that writes by heap_update instead of a statement (nothing is published),
-# with a guard that keeps nothing (src/functions/guard.c), and with a guard enabled in the ordinary way.
+# Shown to fail with a verb that writes by heap_update instead of a statement (nothing is
+# published), with a guard that keeps nothing (src/functions/guard.c), and with a guard enabled in
+# the ordinary way.
 
 use strict;
 use warnings;

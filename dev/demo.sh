@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # Runs the demo's SQL and judges what it printed. To be sourced, by the demo and by the tests.
 
-# walk DATABASE: prints demo.sql and its results; on standard error, how they differ from
+# run_demo DATABASE: prints demo.sql and its results; on standard error, how they differ from
 # demo.expected. After a change that was wanted: dev/demo 2>difference; patch -p1 <difference
-walk()
+run_demo()
 {
-	local seen=$workplace/log/walk
+	local seen=$workplace/log/demo_seen
 	# From standard input, errors look as they do at a prompt.
 	psql -X -q -d "$1" <dev/demo.sql 2>&1 | readable | tee "$seen.full" | coloured || exit
 	without_speed <"$seen.full" >"$seen"

@@ -1,5 +1,5 @@
 /*
- * discard.c
+ * discard_caches.c
  *		Turns debug_discard_caches on within some of the calls of oban_manage.
  *
  * On a server with assertions, made for valgrind, a call takes some 20 s with
@@ -117,14 +117,14 @@ call_hook(FmgrHookEventType event, FmgrInfo *function, Datum *state)
 void
 _PG_init(void)
 {
-	DefineCustomIntVariable("discard.every", "One call in so many.", NULL, &every, 10, 1, INT_MAX,
-							PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("discard.call_limit", "Seconds of a call.", NULL, &call_limit, 20, 1,
-							100000, PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("discard.total_limit", "Seconds of the calls of a session.", NULL,
+	DefineCustomIntVariable("discard_caches.every", "One call in so many.", NULL, &every, 10, 1,
+							INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("discard_caches.call_limit", "Seconds of a call.", NULL, &call_limit, 20,
+							1, 100000, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("discard_caches.total_limit", "Seconds of the calls of a session.", NULL,
 							&total_limit, 30, 1, 1000000, PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("discard.seed", "Other choices.", NULL, &seed, 1, 0, INT_MAX, PGC_SUSET,
-							0, NULL, NULL, NULL);
+	DefineCustomIntVariable("discard_caches.seed", "Other choices.", NULL, &seed, 1, 0, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
 	timeout = RegisterTimeout(USER_TIMEOUT, stop);
 	needs_fmgr_hook = is_ours;
 	fmgr_hook = call_hook;
