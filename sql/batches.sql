@@ -592,5 +592,17 @@ INSERT INTO py.archive SELECT * FROM ONLY py.oban_jobs WHERE id IN (3, 5);
 CALL oban_cancel_in_batches('{"all": true}', 5, prefix => 'py');
 SELECT tableoid::regclass AS in_table, state, count(*) FROM py.oban_jobs GROUP BY 1, 2 ORDER BY 1, 2;
 
+-- A spread that ends beyond the end of time
+CALL tools.make_jobs('ex14');
+CALL oban_retry_in_batches('{"all": true}', spread => '300000 years', prefix => 'ex14');
+
+-- Batches all of whose jobs a trigger keeps
+CREATE FUNCTION tools.keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER keeps BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW EXECUTE FUNCTION tools.keeps();
+SET client_min_messages = notice;
+CALL oban_cancel_in_batches('{"state": ["available", "scheduled"]}', 10, prefix => 'ex14');
+SET client_min_messages = warning;
+DROP TRIGGER keeps ON ex14.oban_jobs;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;
 DROP ROLE regress_oban_batches, regress_oban_tenant;

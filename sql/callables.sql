@@ -464,4 +464,42 @@ FROM oban_update_many_jobs_with('{1,2,4,5}', 'tools.turn', NULL, 'by_state');
 SELECT id, tableoid::regclass AS part, queue, meta FROM by_state.oban_jobs
 WHERE id < 6 ORDER BY id;
 
+-- What a callable warns of tells for which job
+CREATE FUNCTION tools.warns(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE NOTICE 'noticed';
+	RAISE WARNING 'warned';
+	RETURN NULL;
+END $$;
+\set SHOW_CONTEXT always
+SET client_min_messages = notice;
+SELECT (oban_update_job_with(1, 'tools.warns', NULL, 'ex14')).id;
+-- What a trigger warns of does not: an update may be of many
+CREATE FUNCTION tools.warns() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE NOTICE 'noticed';
+	RAISE WARNING 'warned';
+	RETURN NEW;
+END $$;
+CREATE TRIGGER warns BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW EXECUTE FUNCTION tools.warns();
+SELECT (oban_update_job(1, '{"priority": 2}', 'ex14')).id;
+DROP TRIGGER warns ON ex14.oban_jobs;
+SET client_min_messages = warning;
+
+-- A callable that drops the table of its jobs, or makes it anew
+CALL tools.make_jobs('ex11');
+CREATE FUNCTION tools.drops(job jsonb, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TABLE tools.kept (LIKE ex11.oban_jobs);
+	DROP TABLE ex11.oban_jobs;
+	IF context ? 'anew' THEN
+		CREATE TABLE ex11.oban_jobs (LIKE tools.kept);
+	END IF;
+	RETURN context -> 'changes';
+END $$;
+SELECT oban_update_job_with(1, 'tools.drops', '{"changes": {"priority": 7}}', 'ex11');
+SELECT oban_update_job_with('{1,2}'::bigint[], 'tools.drops', '{"changes": {"priority": 7}}', 'ex11');
+SELECT oban_update_job_with('{1,2}'::bigint[], 'tools.drops', '{"anew": 1}', 'ex11');
+SELECT tools.states('ex11');
+
 DROP SCHEMA tools, ex9, ex11, ex14, py, by_state CASCADE;

@@ -135,7 +135,7 @@ SELECT tools.refusal('SELECT oban_' || call) FROM unnest(ARRAY[
 	'update_all_jobs(''{"id": 1}'', ''{}'', -1, ''py'')']) call;
 
 -- Changes that an update refuses, whether there is any job or not. (What they are is in
--- changes.sql.)
+-- changes_refused.sql.)
 SELECT f, c, tools.refusal(format('SELECT oban_update_all_jobs(%L, %L, %L, ''ex14'')', f, c, m))
 FROM (VALUES ('{"id": 1}', 0), ('{"all": true}', NULL), ('{"id": 99}', 1)) f(f, m),
 	unnest(ARRAY[NULL, '[]', '{"prio": 1}', '{"priority": 10}',

@@ -116,4 +116,27 @@ SELECT oban_cancel_job(job) FROM tools.kept;
 DROP SCHEMA ex9 CASCADE;
 SELECT oban_cancel_job(job) FROM tools.kept;
 
-DROP SCHEMA tools, ex11, ex14, py, parted, parts, "Odd schema" CASCADE;
+-- Rows that are no job: an id that is no number; a type that is like oban_job but for a name, a type
+CREATE SCHEMA odd;
+CALL tools.make_jobs('ex14');
+CREATE TABLE odd.oban_jobs AS SELECT 'one' AS id, 'available' AS state;
+SELECT oban_cancel_job(j) FROM odd.oban_jobs j;
+CREATE TABLE odd.jobs AS SELECT (oban_get_job(1, 'ex14')).*;
+ALTER TABLE odd.jobs RENAME meta TO mata;
+SELECT (SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
+		FROM pg_attribute WHERE attrelid = 'odd.jobs'::regclass AND attnum > 0) AS columns \gset
+CREATE TYPE odd.job AS (:columns);
+SELECT oban_cancel_job(ROW(j.*)::odd.job) FROM odd.jobs j;
+ALTER TYPE odd.job RENAME ATTRIBUTE mata TO meta;
+SELECT oban_cancel_job(ROW(j.*)::odd.job) FROM odd.jobs j;
+ALTER TYPE odd.job ALTER ATTRIBUTE queue TYPE varchar;
+SELECT oban_cancel_job(ROW(j.*)::odd.job) FROM odd.jobs j;
+ALTER TYPE odd.job DROP ATTRIBUTE prefix;
+SELECT oban_cancel_job(NULL::odd.job);
+ALTER TABLE odd.jobs DROP prefix;
+SELECT oban_cancel_job(ROW(j.*)::odd.job) FROM odd.jobs j;
+CREATE TYPE odd.short_job AS (:columns);
+ALTER TYPE odd.short_job DROP ATTRIBUTE mata;
+SELECT oban_cancel_job(jsonb_populate_record(NULL::odd.short_job, '{"id": 1, "prefix": "ex14"}'));
+
+DROP SCHEMA tools, ex11, ex14, py, parted, parts, "Odd schema", odd CASCADE;

@@ -87,4 +87,20 @@ SET oban_manage.prefix = 'ex14';
 SELECT oban_cancel_job(oban_get_job(2, 'py'));
 SELECT tools.states('ex14'), tools.states('py');
 
+-- Not as the extension made it: of oban_job a column more, another type
+DROP TABLE tools.updated;
+\set VERBOSITY terse
+BEGIN;
+ALTER TYPE oban_job ADD ATTRIBUTE more text;
+SELECT oban_get_job(1, 'ex14');
+ROLLBACK;
+BEGIN;
+ALTER TYPE oban_job DROP ATTRIBUTE prefix, ADD ATTRIBUTE prefix text;
+SELECT oban_get_job(1, 'ex14');
+ROLLBACK;
+BEGIN;
+ALTER TYPE oban_job ALTER ATTRIBUTE queue TYPE "char";
+SELECT id, queue FROM oban_all_jobs('{"id": 1}', NULL, 'ex14');
+ROLLBACK;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py, odd CASCADE;

@@ -111,4 +111,10 @@ CALL tools.make_jobs('py');
 SELECT state FROM oban_update_job(1, '{"schedule_in": "1 day"}', 'py');
 SELECT oban_retry_job(1, 'py'), oban_retry_job(1, 'py') AS again, tools.states('py');
 
+-- Times that go wrong at a separator, in the offset, and after it
+SELECT time, tools.refusal(format('SELECT oban_update_job(2, %L, %L)',
+	jsonb_build_object('scheduled_at', time), 'ex14'))
+FROM unnest('{2031-02x03, 2031-02-03T10x00, 2031-02-03T10:00+1, 2031-02-03T10:00+01:0,
+	2031-02-03T10:00+01:00x, 2031-02-03T10:00+0100x, 2031-02-03T10:00Zx}'::text[]) time;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;

@@ -1,6 +1,7 @@
--- No search_path and no object in pg_temp captures what the functions do: here every function and
--- operator of pg_catalog is shadowed by one that fails, and types and catalogs by ones that do not
--- work.
+-- No search_path and no object in pg_temp captures what the functions do, filters, outcomes and batches
+-- among them: here every function and operator of pg_catalog is shadowed by one that fails, and types,
+-- catalogs, the jobs table and oban_job by ones that do not work.
+-- Seen to fail with a single = or @> that names no schema.
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/fixtures/regress.sql'
 \set ECHO none
@@ -147,15 +148,139 @@ RESET search_path;
 SELECT tools.states('twin');
 SELECT count(*) AS trap_untouched FROM pg_temp.oban_jobs WHERE state = 'available';
 
+\set ECHO none
+\pset null NULL
+\set SHOW_CONTEXT never
+-- Filters and outcomes, the same calls twice: for ex14 with the usual path, for twin with the hostile
+-- one; what they give is kept in an array.
+CREATE TABLE tools.filters (n serial, filter text);
+INSERT INTO tools.filters (filter) VALUES ('{"all": true}'), ('{"id": 3, "state": "executing"}'),
+	('{"id": [1, 2, 99999999999999999999], "state": ["available", "scheduled"]}'),
+	('{"queue": "media", "worker": ["App.Worker", "x"], "priority": [2, 3]}'),
+	('{"queue": ["mail", "media"], "worker": "App.Worker", "attempt": 3, "max_attempts": 20}'),
+	('{"attempt": [0, 1], "max_attempts": [20, 21], "priority": 2}'),
+	('{"args": {"n": 4}, "meta": {"from": "test"}}'), ('{"tags": "A"}'),
+	('{"tags": ["b", " A", 1]}'),
+	('{"inserted_at": {"after": "2024-01-01", "before": "2024-01-01T00:00:00.1Z"},
+	   "scheduled_at": {"before": "2030-01-01T00:00:00+01:00"}}'),
+	('{"attempted_at": {"after": "2024-01-01"}, "completed_at": {"before": "2025-01-01"}}'),
+	('{"cancelled_at": {"after": "2024-01-01"}}'), ('{"discarded_at": {"before": "2025-01-01"}}');
+CREATE TABLE tools.filter_calls (n serial, call text);
+INSERT INTO tools.filter_calls (call)
+SELECT replace(c, 'FILTER', quote_literal(filter)) FROM tools.filters, unnest(ARRAY[
+	'(SELECT pg_catalog.concat_ws('' '', pg_catalog.count(*), pg_catalog.min(id),
+		pg_catalog.max(state)) FROM public.oban_all_jobs(FILTER, 5, %1$L))',
+	'public.oban_update_all_jobs(FILTER,
+		''{"priority": 2, "meta": {"from": "test"}, "schedule_in": "3 hours"}'', 7, %1$L)',
+	'public.oban_cancel_all_jobs(FILTER, 2, %1$L)', 'public.oban_retry_all_jobs(FILTER, 3, %1$L)',
+	'public.oban_update_all_jobs(FILTER, ''{}'', NULL, %1$L)',
+	'public.oban_update_all_jobs(FILTER, ''{"schedule_in": 0}'', NULL, %1$L)'])
+	WITH ORDINALITY u(c, m)
+ORDER BY n, m;
+INSERT INTO tools.filter_calls (call)
+SELECT format('(SELECT pg_catalog.string_agg(pg_catalog.concat_ws('' '', job_id, outcome,
+	old_state, new_state, reason), ''; '')
+	FROM public.oban_manage_jobs(%L, ''{8,2,4,3,99,2}'', %L, %L, %%1$L))', a,
+	CASE a WHEN 'update' THEN '{"schedule_in": 9, "tags": ["x"]}' END, d)
+FROM unnest('{update,cancel,retry,delete}'::text[]) a, unnest('{true,false}'::boolean[]) d;
+INSERT INTO tools.filter_calls (call)
+SELECT replace('public.oban_delete_all_jobs(FILTER, 1, %1$L)', 'FILTER', quote_literal(filter))
+FROM tools.filters WHERE n IN (6, 12) ORDER BY n;
+UPDATE tools.filter_calls SET call = call || '::pg_catalog.text';
+SELECT format('SELECT ARRAY[%s] AS result', string_agg(format(call, 'ex14'), ', ' ORDER BY n))
+		AS usual,
+	format('SELECT ARRAY[%s] AS result', string_agg(format(call, 'twin'), ', ' ORDER BY n))
+		AS hostile
+FROM tools.filter_calls \gset
+-- Where the two differ, in what the calls gave and in the rows.
+CREATE FUNCTION tools.compare(hostile text[], usual text[]) RETURNS text LANGUAGE sql AS $$
+	SELECT coalesce(nullif(concat_ws('; ',
+		string_agg(format('call %s: %s, not %s', n, h, u), '; ' ORDER BY n),
+		tools.difference(tools.rows('twin'), tools.rows('ex14'))), ''), 'no difference')
+	FROM unnest(hostile, usual) WITH ORDINALITY r(h, u, n)
+	WHERE replace(h, 'twin', 'ex14') IS DISTINCT FROM u
+$$;
+\set ECHO all
+SELECT count(*) AS calls FROM tools.filter_calls;
+
+-- Both in one transaction, so that now() is the same. First with plans that are made under the
+-- hostile path, then with ones made under the usual path, then with those of both.
+\set ECHO none
+\pset tuples_only on
+\pset format unaligned
+CALL tools.make_jobs('ex14', 'twin');
+BEGIN;
+SET LOCAL search_path = :bad_path;
+:hostile \gset h_
+SET LOCAL search_path = DEFAULT;
+:usual \gset u_
+SELECT 'first: ' || tools.compare(:'h_result', :'u_result');
+COMMIT;
+CALL tools.make_jobs('ex14', 'twin');
+BEGIN;
+:usual \gset u_
+SET LOCAL search_path = :bad_path;
+:hostile \gset h_
+SET LOCAL search_path = DEFAULT;
+SELECT 'second: ' || tools.compare(:'h_result', :'u_result');
+COMMIT;
+CALL tools.make_jobs('ex14', 'twin');
+BEGIN;
+SET LOCAL search_path = :bad_path;
+:usual \gset u_
+:hostile \gset h_
+SET LOCAL search_path = DEFAULT;
+SELECT 'third: ' || tools.compare(:'h_result', :'u_result');
+COMMIT;
+\pset format aligned
+\pset tuples_only off
+\set ECHO all
+-- What they gave; the trap was not touched.
+SELECT n, left(regexp_replace(call, '\s+', ' ', 'g'), 60) AS call, left(result, 150) AS result
+FROM tools.filter_calls JOIN unnest(:'h_result'::text[]) WITH ORDINALITY r(result, n) USING (n)
+WHERE n % 7 = 1 ORDER BY n;
+SELECT tools.states('twin'), tools.states('ex14') = tools.states('twin') AS the_same;
+SELECT count(*) AS trap_untouched FROM pg_temp.oban_jobs
+WHERE state = 'available' AND worker = 'Trap';
+
+-- Batches, first under the hostile path.
+CALL tools.fill(8, 'ex14', 'twin');
+SET search_path = :bad_path;
+CALL public.oban_cancel_in_batches('{"worker": "App.Worker", "id": [1, 2, 3, 4, 5]}', 2, '0.001 s',
+	'twin');
+CALL public.oban_retry_in_batches('{"state": "cancelled"}', 2, '0', '1 day', 'twin');
+CALL public.oban_update_in_batches('{"tags": [], "all": true}', '{"priority": 1}',
+	prefix => 'twin');
+CALL public.oban_update_in_batches('{"all": true}',
+	'{"priority": 1, "tags": ["b", "A"], "schedule_in": "1 day"}', 3, prefix => 'twin');
+CALL public.oban_delete_in_batches('{"tags": ["a", "b"], "id": [7, 8]}', 1, prefix => 'twin');
+-- Refusals, and the trap: the operator and the function do fail under this path.
+SELECT public.oban_all_jobs('{"state": "gone"}', NULL, 'twin');
+SELECT public.oban_cancel_all_jobs('{"inserted_at": {"after": "soon"}}', NULL, 'twin');
+SELECT public.oban_manage_jobs('update', '{1}', '{"prio": 1}', true, 'twin');
+SELECT 1 = 1;
+SELECT now();
+RESET search_path;
+CALL oban_cancel_in_batches('{"worker": "App.Worker", "id": [1, 2, 3, 4, 5]}', 2, '0.001 s',
+	'ex14');
+CALL oban_retry_in_batches('{"state": "cancelled"}', 2, '0', '1 day', 'ex14');
+CALL oban_update_in_batches('{"all": true}',
+	'{"priority": 1, "tags": ["b", "A"], "schedule_in": "1 day"}', 3, prefix => 'ex14');
+CALL oban_delete_in_batches('{"tags": ["a", "b"], "id": [7, 8]}', 1, prefix => 'ex14');
+SELECT tools.states('twin'), tools.states('ex14') = tools.states('twin') AS the_same;
+
 -- The default prefix is public, never the first schema of the path, nor pg_temp.
 SET search_path = pg_temp, twin, public;
 SELECT oban_cancel_job(1);
+SELECT count(*) FROM oban_all_jobs('{"all": true}');
+CALL oban_cancel_in_batches('{"all": true}');
 SET oban_manage.prefix = 'twin';
 SELECT oban_cancel_job(1), tools.states('twin');
+SELECT count(*) FROM oban_all_jobs('{"all": true}');
 RESET oban_manage.prefix;
 RESET search_path;
 
-DROP TABLE pg_temp.oban_jobs, pg_temp.pg_class;
+DROP TABLE pg_temp.oban_jobs, pg_temp.pg_class, pg_temp.pg_enum;
 DROP SCHEMA tools, ex9, ex11, ex14, py, twin CASCADE;
 -- In parts, for each object takes a lock.
 \set ECHO none

@@ -281,4 +281,25 @@ RESET work_mem;
 SELECT meta, count(*), min(id), max(id), count(DISTINCT id % 6) AS rests
 FROM py.oban_jobs GROUP BY meta ORDER BY min(id);
 
+-- A statement trigger with a callable, and rows that name no job
+CALL tools.make_jobs('ex14');
+CREATE FUNCTION tools.keep(job oban_job) RETURNS jsonb LANGUAGE sql RETURN NULL::jsonb;
+CREATE TABLE tools.appointments (id int, job_id bigint);
+CREATE TRIGGER keep AFTER INSERT ON tools.appointments REFERENCING NEW TABLE AS made
+	FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('job_id', 'tools.keep', 'ex14');
+INSERT INTO tools.appointments VALUES (1, NULL), (2, NULL);
+INSERT INTO tools.appointments SELECT 1, 1 WHERE false;
+
+-- Rows whose contexts are more than is held in memory, and come again for many jobs
+CREATE TABLE tools.notes (id int, job_ids bigint[], note text);
+CREATE FUNCTION tools.reads_note(job oban_job, context jsonb) RETURNS jsonb LANGUAGE sql
+	RETURN jsonb_build_object('tags', ARRAY[length(context #>> '{new,note}')::text]);
+CREATE TRIGGER reads_note AFTER INSERT ON tools.notes REFERENCING NEW TABLE AS made
+	FOR EACH STATEMENT EXECUTE FUNCTION oban_update_job_with('job_ids', 'tools.reads_note', 'ex14');
+SET work_mem = '64kB';
+INSERT INTO tools.notes SELECT n, ARRAY[n % 3 + 1, n % 5 + 3], repeat('x', 900000 + n)
+FROM generate_series(1, 90) n;
+RESET work_mem;
+SELECT id, tags FROM ex14.oban_jobs WHERE id < 8 ORDER BY id;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;

@@ -102,6 +102,39 @@ SHOW oban_manage.prefix;
 RESET oban_manage.prefix;
 RESET ROLE;
 
+-- A filter by a column that the table has not, and a change to it
+ALTER TABLE py.oban_jobs RENAME meta TO mata;
+SELECT oban_all_jobs('{"meta": {"a": 1}}', NULL, 'py');
+ALTER TABLE py.oban_jobs RENAME mata TO meta;
+ALTER TABLE py.oban_jobs RENAME max_attempts TO most;
+SELECT oban_update_job(1, '{"max_attempts": 3}', 'py');
+ALTER TABLE py.oban_jobs RENAME most TO max_attempts;
+
+\pset null NULL
+-- A state that is NULL, under the guard of a table that allows one
+ALTER TABLE py.oban_jobs ALTER state DROP NOT NULL;
+CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON py.oban_jobs
+	FOR EACH ROW EXECUTE FUNCTION oban_guard_job();
+UPDATE py.oban_jobs SET state = NULL WHERE id = 7 RETURNING id, state;
+UPDATE py.oban_jobs SET state = 'retryable' WHERE id = 7 RETURNING id, state;
+
+-- A table with its errors in a column that is neither Oban's
+CREATE SCHEMA odd;
+CREATE TABLE odd.errors (LIKE ex14.oban_jobs INCLUDING ALL);
+ALTER TABLE odd.errors ALTER errors DROP DEFAULT, ALTER errors TYPE text[] USING NULL;
+ALTER TABLE odd.errors RENAME TO oban_jobs;
+SELECT oban_cancel_job(1, 'odd');
+ALTER TABLE odd.oban_jobs ALTER errors TYPE jsonb USING NULL, ALTER id TYPE smallint;
+INSERT INTO odd.oban_jobs (id, state, queue, worker, errors)
+VALUES (1, 'available', 'default', 'W', '[]');
+SELECT oban_cancel_job(1, 'odd');
+SELECT oban_job_cancelled(1, 'odd');
+
+ALTER TABLE odd.oban_jobs RENAME TO errors;
+CREATE TABLE odd.oban_jobs (LIKE ex14.oban_jobs);
+ALTER TABLE odd.oban_jobs ALTER priority TYPE text;
+SELECT oban_cancel_job(1, 'odd');
+
 SET client_min_messages = warning;
-DROP SCHEMA part, twice, tools, ex9, ex11, ex14, py CASCADE;
+DROP SCHEMA odd, part, twice, tools, ex9, ex11, ex14, py CASCADE;
 DROP ROLE regress_oban_one, regress_oban_other;

@@ -253,4 +253,10 @@ SELECT job_id, outcome, old_state, new_state FROM oban_manage_jobs('cancel', '{5
 SELECT job_id, outcome, old_state, new_state FROM oban_manage_jobs('cancel', '{5}', prefix => 'py');
 SELECT tableoid::regclass AS in_table, state FROM py.oban_jobs WHERE id = 5 ORDER BY 1;
 
+-- The reason, where nobody is told
+CALL tools.make_jobs('ex14');
+SET oban_manage.notify = off;
+SELECT outcome, reason FROM oban_manage_jobs('cancel', '{3}', prefix => 'ex14');
+RESET oban_manage.notify;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;

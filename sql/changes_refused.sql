@@ -36,7 +36,7 @@ SELECT tools.refused('{"args": null}', '{"max_attempts": null}', '{"meta": null}
 SELECT tools.refused('{"args": []}', '{"args": "{}"}', '{"args": 1}', '{"args": [{}]}',
 	'{"meta": true}', '{"meta": [1]}', '{"meta": "x"}');
 
--- max_attempts: a whole number, at least 1. What its column can hold is in values.sql.
+-- max_attempts: a whole number, at least 1. What its column can hold is in change_values.sql.
 SELECT tools.refused('{"max_attempts": 0}', '{"max_attempts": -1}', '{"max_attempts": 2.5}',
 	'{"max_attempts": "5"}', '{"max_attempts": true}', '{"max_attempts": [5]}',
 	'{"max_attempts": {}}', '{"max_attempts": 1e-1}');
