@@ -1,5 +1,5 @@
 -- Each job of a callable's batch gets the columns that its own callable named, and no others.
--- Seen to fail with one statement for all (om_job_changes_take takes every job), and where a
+-- Seen to fail with one statement for all (om_pending_take takes every job), and where a
 -- trigger's writes between two statements are not looked for (write_by_columns).
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/fixtures/regress.sql'

@@ -1,7 +1,7 @@
 -- What counts, and who is told, goes by the state that is in the table afterwards: a BEFORE trigger
 -- of the table may keep a job as it is, or give it another state than the verb did.
 -- Seen to fail, for each verb and each way to call it, with all rows that were written counted
--- (count_done), told (note_written), or woken whatever their state (append_written, wake_queue).
+-- (count_done), told (count_and_signal), or woken whatever their state (append_written, wake_queue).
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/fixtures/regress.sql'
 \set ECHO none

@@ -3,7 +3,7 @@
 # its progress; the times of a spread retry; new jobs, DDL and errors between the batches; a batch
 # that is tried again; memory.
 #
-# Shown to fail, by changes in src/functions/batches.c: without SPI_commit, check_may_commit, the
+# Shown to fail, by changes in src/functions/batch_transactions.c: without SPI_commit, om_transactions_check, the
 # limit of the highest id, the step to the next batch (the last two do not end), or the reset of the
 # memory; with waits that do not grow, or seven tries; with a spread that starts anew in each batch.
 # In src/statements/queries.c: with all jobs of a spread available.
