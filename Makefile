@@ -42,6 +42,7 @@ OBJS = \
 	src/functions/by_filter.o \
 	src/functions/change_jobs.o \
 	src/functions/guard.o \
+	src/functions/guard_moves.o \
 	src/functions/guard_rows.o \
 	src/functions/manage_jobs.o \
 	src/functions/read_job.o \

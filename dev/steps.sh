@@ -120,7 +120,7 @@ step_length()
 	local file lines
 	for file in src/*/*.[ch]; do
 		lines=$(wc -l <"$file")
-		if [ "$lines" -le 500 ]; then
+		if [ "$lines" -le 400 ]; then
 			passed=$((passed + 1))
 		else
 			failed=$((failed + 1))

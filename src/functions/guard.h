@@ -63,6 +63,7 @@ typedef struct GuardedRow
 	int new_state;
 } GuardedRow;
 
+/* guard_rows.c */
 extern const GuardedTable *om_guarded_table(Relation rel);
 extern int om_guarded_state(const GuardedTable *table, Datum state);
 extern int om_guarded_state_of(const GuardedRow *row, HeapTuple tuple);
@@ -72,5 +73,9 @@ extern int64 om_guarded_number(const GuardedRow *row, HeapTuple tuple, GuardColu
 extern bool om_guarded_keeps_schedule(const GuardedRow *row);
 extern bool om_guarded_adds_entry(const GuardedRow *row, int64 *run);
 extern bool om_guarded_has_entry(const GuardedRow *row, int64 run);
+
+/* guard_moves.c */
+extern void om_guarded_note_update(const GuardedRow *row);
+extern bool om_guarded_is_moved(const GuardedRow *row);
 
 #endif /* OM_GUARD_H */
