@@ -1,11 +1,11 @@
 /*
  * trigger_rows.c
- *		What fired a trigger, and the jobs that its rows name.
+ *		The rows that fired a trigger, and the jobs that they name.
  *
- * A row trigger has one row, in an old and a new version; a statement trigger
+ * A row trigger has one row, in an old and a new version.  A statement trigger
  * has all the rows of its statement, in its transition tables.  The trigger's
- * first argument names the column that holds a job's id, or an array of them,
- * and may say which version: OLD.column or NEW.column.
+ * first argument names the column that holds a job's id, or an array of ids.  It
+ * may say which version of the row is read: OLD.column or NEW.column.
  */
 #include "functions/triggers.h"
 
@@ -18,7 +18,8 @@
 #define QUALIFIER_LENGTH 4 /* of "OLD." and "NEW." */
 
 /*
- * Raise an error about what fired the trigger.
+ * Raise an error: the event that fired the trigger, or its transition tables,
+ * do not give the rows that name the jobs.
  */
 static void
 refuse(const OmTrigger *trigger, const char *detail, const char *hint)
@@ -31,8 +32,8 @@ refuse(const OmTrigger *trigger, const char *detail, const char *hint)
 }
 
 /*
- * Read the first argument: which column, of which row version?  Without a
- * qualifier it is the new one, where there is one.
+ * Read the first argument: which column, of which row version?  Without OLD. or
+ * NEW. it is the new version, or the old one when the rows are deleted.
  */
 static void
 read_column_argument(OmTrigger *trigger)
@@ -112,27 +113,14 @@ trigger_error_callback(void *arg)
 }
 
 /*
- * Prepare to read the rows that fired the trigger, of a trigger function with
- * so many arguments besides an optional prefix at the end.  From here to
- * om_trigger_return errors have a context that names the trigger.
- *
- * Errors: not called as a trigger, by TRUNCATE, without the transition table
- * or row version that it needs (39P01); a wrong number of arguments (22023); no
- * such column (42703); the column cannot hold ids (42804).
+ * Raise an error unless the trigger was created with so many arguments, or with
+ * one more, which is the prefix.
  */
-void
-om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs)
+static void
+check_number_of_arguments(const OmTrigger *trigger, int nargs)
 {
-	int given;
+	int given = trigger->data->tg_trigger->tgnargs;
 
-	memset(trigger, 0, sizeof(*trigger));
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("function was not called by a trigger"),
-						errhint("Without arguments it is for CREATE TRIGGER.")));
-	trigger->data = (TriggerData *) fcinfo->context;
-
-	given = trigger->data->tg_trigger->tgnargs;
 	if (given < nargs || given > nargs + 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -142,33 +130,65 @@ om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs)
 				 errdetail_plural("It has %d argument; its function takes %d, and a prefix.",
 								  "It has %d arguments; its function takes %d, and a prefix.",
 								  given, given, nargs)));
+}
 
+/*
+ * Prepare to read the transition table from its beginning.  Other triggers of
+ * the statement read it too, so we need a read pointer of our own.
+ */
+static void
+open_transition_table(OmTrigger *trigger)
+{
+	trigger->table = trigger->reads_new ? trigger->data->tg_newtable : trigger->data->tg_oldtable;
+	if (trigger->table == NULL)
+		refuse(trigger,
+			   trigger->reads_new ? "A statement trigger needs the transition table NEW TABLE."
+								  : "A statement trigger needs the transition table OLD TABLE.",
+			   "Create it AFTER the event, with REFERENCING, or FOR EACH ROW.");
+	trigger->row =
+		MakeSingleTupleTableSlot(RelationGetDescr(trigger->data->tg_relation), &TTSOpsMinimalTuple);
+	trigger->table_pointer = tuplestore_alloc_read_pointer(trigger->table, EXEC_FLAG_REWIND);
+	tuplestore_select_read_pointer(trigger->table, trigger->table_pointer);
+	tuplestore_rescan(trigger->table);
+}
+
+static void
+push_error_context(OmTrigger *trigger)
+{
+	trigger->callback.previous = error_context_stack;
+	trigger->callback.callback = trigger_error_callback;
+	trigger->callback.arg = trigger;
+	error_context_stack = &trigger->callback;
+}
+
+/*
+ * Prepare to read the rows that fired the trigger.  The trigger function takes
+ * so many arguments, and an optional prefix after them.  From here to
+ * om_trigger_return, the context of an error names the trigger.
+ *
+ * Errors: not called as a trigger, fired by TRUNCATE, or the transition table
+ * or the row version that it needs is missing (39P01); a wrong number of
+ * arguments (22023); no such column (42703); the column cannot hold ids (42804).
+ */
+void
+om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs)
+{
+	memset(trigger, 0, sizeof(*trigger));
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function was not called by a trigger"),
+						errhint("Without arguments it is for CREATE TRIGGER.")));
+	trigger->data = (TriggerData *) fcinfo->context;
+
+	check_number_of_arguments(trigger, nargs);
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->data->tg_event))
 		refuse(trigger, "TRUNCATE gives a trigger no rows.",
 			   "Manage the jobs by a call before the TRUNCATE.");
 	read_column_argument(trigger);
 	find_job_column(trigger);
-
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->data->tg_event))
-	{
-		trigger->table =
-			trigger->reads_new ? trigger->data->tg_newtable : trigger->data->tg_oldtable;
-		if (trigger->table == NULL)
-			refuse(trigger,
-				   trigger->reads_new ? "A statement trigger needs the transition table NEW TABLE."
-									  : "A statement trigger needs the transition table OLD TABLE.",
-				   "Create it AFTER the event, with REFERENCING, or FOR EACH ROW.");
-		trigger->row = MakeSingleTupleTableSlot(RelationGetDescr(trigger->data->tg_relation),
-												&TTSOpsMinimalTuple);
-		trigger->table_pointer = tuplestore_alloc_read_pointer(trigger->table, EXEC_FLAG_REWIND);
-		tuplestore_select_read_pointer(trigger->table, trigger->table_pointer);
-		tuplestore_rescan(trigger->table);
-	}
-
-	trigger->callback.previous = error_context_stack;
-	trigger->callback.callback = trigger_error_callback;
-	trigger->callback.arg = trigger;
-	error_context_stack = &trigger->callback;
+		open_transition_table(trigger);
+	push_error_context(trigger);
 }
 
 /*
@@ -222,7 +242,7 @@ om_trigger_add_row_jobs(OmTrigger *trigger, OmJobIds *ids)
 }
 
 /*
- * Add the jobs that all the rows name to a new list, in order, each once.
+ * Make a list of the jobs that all the rows name, in order, each once.
  */
 void
 om_trigger_jobs(OmTrigger *trigger, OmJobIds *ids)
@@ -234,8 +254,8 @@ om_trigger_jobs(OmTrigger *trigger, OmJobIds *ids)
 }
 
 /*
- * The jobs table of the prefix that is the trigger's last argument, after so
- * many others, or of oban_manage.prefix.
+ * The jobs table of the prefix, which is the argument after so many others.  A
+ * trigger without that argument has the prefix of oban_manage.prefix.
  */
 Oid
 om_trigger_jobs_table(const OmTrigger *trigger, int nargs)
@@ -248,7 +268,8 @@ om_trigger_jobs_table(const OmTrigger *trigger, int nargs)
 }
 
 /*
- * What a trigger function returns so that the operation goes on.
+ * Remove what om_trigger_begin set up for errors.  Returns what the trigger
+ * function must return so that PostgreSQL does the operation unchanged.
  */
 Datum
 om_trigger_return(const OmTrigger *trigger)

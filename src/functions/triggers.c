@@ -1,9 +1,9 @@
 /*
  * triggers.c
- *		The verbs as trigger functions.
+ *		The trigger functions, one for each verb.
  *
- * A trigger passes over jobs that do not exist, in update too: jobs are pruned
- * while the rows that named them live on.
+ * A trigger passes over jobs that do not exist, also in update, because Oban
+ * prunes jobs and the rows that name them stay.
  */
 #include "functions/triggers.h"
 
@@ -190,9 +190,10 @@ next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)
 }
 
 /*
- * The function of a signature, whose types have their schema, or are
- * PostgreSQL's or in this one, lest the session's search_path choose them.
- * pg_temp comes last: where it is not named it would come first.
+ * Find the function of a signature.  Its types are those of PostgreSQL and of
+ * the given schema; others must have their schema.  The session's search_path
+ * must not choose them.  pg_temp is named last, because PostgreSQL searches it
+ * first where it is not named.
  */
 static Oid
 find_signature(const char *signature, Oid schema)
@@ -208,10 +209,12 @@ find_signature(const char *signature, Oid schema)
 }
 
 /*
- * The function whose name, or signature where there are several of that name,
- * is the second argument, with its schema.  Without one, or with that of
- * temporary objects, whoever fires the trigger would choose the function, which
- * runs with the rights of the table's owner where a foreign key cascades.
+ * Find the function that the trigger's second argument names, with its schema.
+ * The argument is a name, or a signature when several functions have that name.
+ *
+ * A name without a schema, or in pg_temp, is refused: the session that fires the
+ * trigger would choose the function.  When a foreign key cascades, the function
+ * runs with the rights of the table's owner.
  */
 static Oid
 find_callable(FunctionCallInfo fcinfo, const OmTrigger *trigger)
