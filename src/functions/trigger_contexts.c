@@ -1,11 +1,17 @@
 /*
  * trigger_contexts.c
- *		What a callable gets from a trigger besides the job: the operation, the
- *		table, and the row, as JSON.
+ *		The context that a callable gets from a trigger besides the job: the
+ *		operation, the table, and the row, as one jsonb object.
  *
- * A statement trigger needs the contexts of its rows in the order of the jobs,
- * of which a row may name many, so they are stored: in memory as far as
- * work_mem goes, the others in a temporary file.
+ * A statement trigger makes the contexts in the order of its rows, and needs them
+ * in the order of the jobs.  So each context is stored, once for all the jobs of
+ * its row, and read by its position.  The first contexts are stored in memory, up
+ * to work_mem; the others in a temporary file.
+ *
+ * The tuplesort of the jobs (triggers.c) could carry the contexts and spill by
+ * itself, but each job would need its own copy, and a row may name thousands of
+ * jobs.  We measured it for rows of one job too: 10,000 rows with contexts of 10 kB
+ * took 1.1 to 1.3 times the processor time.
  */
 #include "functions/triggers.h"
 
@@ -19,11 +25,13 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
-/* What contexts of the file may take in memory, and what is kept of them, in bytes */
+/* A batch of jobs ends when contexts that were read from the file take more bytes than this */
 #define MOST_LOADED (64 * 1024 * 1024)
+
+/* The next batch keeps the contexts that were read before, if they take no more bytes than this */
 #define KEPT_LOADED (8 * 1024 * 1024)
 
-/* In the position of a context, beside where it is in the file */
+/* A position with this bit is one in the file, else it is one in memory */
 #define IN_FILE (INT64CONST(1) << 62)
 
 /*
@@ -68,9 +76,10 @@ push_string(JsonbParseState **state, const char *name, const char *string)
 }
 
 /*
- * Generated columns are computed after BEFORE triggers: what a new row holds in
- * them is of the old one.  As in PL/pgSQL, they are NULL.  So are virtual ones in
- * any row, which PostgreSQL leaves undefined in triggers.
+ * Set the generated columns of a new row to NULL, as PL/pgSQL does.  PostgreSQL
+ * computes them after the BEFORE triggers, so until then a new row holds the
+ * values of the old one.  Virtual generated columns are NULL in any row, because
+ * PostgreSQL does not compute them for triggers.
  */
 static HeapTuple
 without_generated(HeapTuple tuple, TupleDesc desc)
@@ -102,7 +111,7 @@ push_row(JsonbParseState **state, OmTriggerContexts *contexts, bool is_new, Tupl
 
 		if (is_new && TRIGGER_FIRED_BEFORE(data->tg_event))
 			tuple = without_generated(tuple, desc);
-		/* Not of the slot's type: that may be of the rows that are inserted. */
+		/* The slot may have the type of the rows that are inserted, so use the table's. */
 		json = FunctionCall1(&contexts->to_jsonb, heap_copy_tuple_as_datum(tuple, desc));
 		value.type = jbvBinary;
 		value.val.binary.data = &DatumGetJsonbP(json)->root;
@@ -112,9 +121,9 @@ push_row(JsonbParseState **state, OmTriggerContexts *contexts, bool is_new, Tupl
 }
 
 /*
- * The context for the row that the trigger is at, as jsonb: in a row trigger
- * with both its versions, in a statement trigger with the one that names the
- * jobs.
+ * Make the context for the row that the trigger is at, as jsonb.  In a row
+ * trigger it has both versions of the row, in a statement trigger the version
+ * that names the jobs.
  */
 Datum
 om_trigger_context(OmTriggerContexts *contexts)
@@ -219,8 +228,9 @@ typedef struct LoadedContext
 } LoadedContext;
 
 /*
- * Is there no room for more contexts of the file?  When "anew" is true, those
- * that are loaded are not needed any more, and make room.
+ * Must the batch end, because the contexts that were read from the file take too
+ * much memory?  When "anew" is true, a new batch begins: it does not need the
+ * contexts of the batch before, so they are freed, unless they take little.
  */
 bool
 om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew)
@@ -230,7 +240,7 @@ om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew)
 	if (!anew)
 		return MemoryContextMemAllocated(contexts->loaded_context, true) > MOST_LOADED;
 
-	/* A few may be those of many jobs to come: keep them. */
+	/* If they are few, jobs to come may need the same contexts: keep them. */
 	if (MemoryContextMemAllocated(contexts->loaded_context, true) > KEPT_LOADED)
 	{
 		MemoryContextReset(contexts->loaded_context);
@@ -240,8 +250,9 @@ om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew)
 }
 
 /*
- * The context that was stored there.  Each of the file is loaded once, until
- * om_trigger_contexts_full makes room.  To be called when all have been stored.
+ * The context at a position.  Must be called after all contexts are stored.  A
+ * context of the file is read once, and stays valid until
+ * om_trigger_contexts_full is called for a new batch.
  */
 Datum
 om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position)

@@ -106,9 +106,9 @@ oban_update_job_trigger(PG_FUNCTION_ARGS)
 
 /* ---- update with a callable ---- */
 
-/* A job that a row of a statement trigger names, as they are sorted */
+/* What the tuplesort holds of each job that a row of a statement trigger names */
 #define ITEM_JOB	 1 /* bigint */
-#define ITEM_CONTEXT 2 /* bigint; the position of the row's context */
+#define ITEM_CONTEXT 2 /* bigint; the position of the row's context (trigger_contexts.c) */
 #define ITEM_COLUMNS 2
 
 /* The jobs that the rows of a statement trigger name */
@@ -121,7 +121,8 @@ typedef struct RowJobs
 } RowJobs;
 
 /*
- * Sort the jobs of all rows by id; rows that name the same job keep their order.
+ * Sort the jobs of all rows by id, and store the contexts of the rows.  Rows that
+ * name the same job keep their order, because positions are in the order of rows.
  */
 static void
 sort_jobs(RowJobs *jobs, OmTrigger *trigger)
@@ -172,7 +173,7 @@ sort_jobs(RowJobs *jobs, OmTrigger *trigger)
 }
 
 /*
- * The next of sorted jobs, as OmNextJob.
+ * The next of the sorted jobs, for OmNextJob.
  */
 static bool
 next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)

@@ -42,10 +42,10 @@ typedef struct OmTriggerContexts
 	const OmTrigger *trigger;
 	MemoryContext context; /* that lives until the end */
 	FmgrInfo to_jsonb;
-	StringInfoData memory;		  /* contexts that are stored, */
-	BufFile *file;				  /* and those that are too many, each after its size; NULL: none */
-	HTAB *loaded;				  /* those of the file that are in memory for now, */
-	MemoryContext loaded_context; /* and where */
+	StringInfoData memory;		  /* stored contexts, up to work_mem */
+	BufFile *file;				  /* the others, each after its size; NULL: none */
+	HTAB *loaded;				  /* contexts of the file that were read, by position */
+	MemoryContext loaded_context; /* that they are in */
 } OmTriggerContexts;
 
 extern void om_trigger_contexts_begin(OmTriggerContexts *contexts, const OmTrigger *trigger);

@@ -145,10 +145,10 @@ extern uint64 om_hash_of_updatable(const OmFoundRow *row);
 /* ---- update_with.c: updating jobs by a callable ---- */
 
 /*
- * Gives the next job, in ascending order of id, and the context for its
- * callable; false when there is none, or none that can be held in memory with
- * those before.  When "anew" is true, the contexts of those are not needed any
- * more.
+ * Gives the next job of a batch, in ascending order of id, and the context for
+ * its callable.  "anew" is true for the first job of a batch: then the contexts
+ * of the batch before may be freed.  Returns false when there are no more jobs,
+ * or when the contexts of the batch take too much memory: then the batch ends.
  */
 typedef bool (*OmNextJob)(void *state, bool anew, int64 *id, NullableDatum *context);
 
