@@ -19,6 +19,7 @@ OBJS = \
 	src/statements/conditions.o \
 	src/statements/job_columns.o \
 	src/statements/plan_cache.o \
+	src/statements/plan_order.o \
 	src/statements/queries.o \
 	src/statements/rows.o \
 	src/statements/verb_table.o \

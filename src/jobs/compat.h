@@ -16,6 +16,9 @@
 #define SearchPathMatchesCurrentEnvironment(path) OverrideSearchPathMatchesCurrent(path)
 #endif
 
+/* UPDATE ... RETURNING old.column */
+#define OM_HAS_RETURNING_OLD (PG_VERSION_NUM >= 180000)
+
 /* Before the declaration since 18; GCC and clang take an attribute there too. */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn __attribute__((noreturn))

@@ -76,7 +76,7 @@ new_time(OmQuery query, char *value)
 {
 	int param = 1 + om_conditions_count(query.conditions) + om_columns_count(query.columns);
 
-	if (query.step != OM_WRITE_NOTE)
+	if (query.step != OM_WRITE_NOTE || OM_HAS_RETURNING_OLD)
 		return value;
 	return psprintf("CASE WHEN %s THEN $%d ELSE $%d END", om_verb_texts[query.verb].watched, param,
 					param + 1);

@@ -9,33 +9,27 @@
  * renamed.
  *
  * A query that finds its jobs by their ids alone has one plan for all of them,
- * by index.  A filter is planned with its values each time: how many jobs they
- * match, and which partial index serves, makes the difference there.
+ * by index (plan_order.c).  A filter is planned with its values each time: how many
+ * jobs they match, and which partial index serves, makes the difference there.
  *
  * Users choose the tables and the filters, so the number of plans is bounded;
  * the one that was used longest ago goes first.
  */
 #include "statements/statements.h"
 
-#include "access/genam.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_am.h"
-#include "catalog/pg_index.h"
-#include "catalog/pg_opfamily.h"
 #include "executor/spi.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
-#include "nodes/plannodes.h"
+#include "statements/plan_order.h"
 #include "tcop/dest.h"
-#include "utils/guc.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/rls.h"
 
 /* At 30 to 120 kB a plan, and more for a table with many partitions */
@@ -49,9 +43,6 @@ typedef struct PlanKey
 
 StaticAssertDecl(sizeof(PlanKey) == sizeof(Oid) + sizeof(OmQuery), "hashed as bytes");
 
-/* How often a plan is made anew that is out of date as soon as it is made */
-#define MAX_PLANNINGS 3
-
 /* A kept plan, which outlives its entry while a statement still runs it */
 typedef struct KeptPlan
 {
@@ -59,12 +50,11 @@ typedef struct KeptPlan
 	int result_code; /* of OmStatement */
 	int nparams;
 	Oid param_types[OM_MAX_PARAMS];
-	bool no_force;	/* made where FORCE ROW LEVEL SECURITY does not hold */
-	bool by_index;	/* one plan, made by plan_by_index */
-	int generation; /* of that plan; 0: none yet */
-	bool in_order;	/* does that plan write jobs in ascending order of their ids? */
-	int users;		/* how many are running it: triggers on the table nest */
-	bool dropped;	/* by the cache; the last user frees it */
+	bool no_force;	   /* made where FORCE ROW LEVEL SECURITY does not hold */
+	bool by_id;		   /* finds its jobs by their ids alone: one plan for all of them */
+	OmPlanOrder order; /* of that plan */
+	int users;		   /* how many are running it: triggers on the table nest */
+	bool dropped;	   /* by the cache; the last user frees it */
 } KeptPlan;
 
 typedef struct PlanEntry
@@ -80,33 +70,70 @@ static dlist_head plans_by_use = DLIST_STATIC_INIT(plans_by_use); /* newest firs
 /* The depth of triggers at which a statement of ours runs; -1: none does */
 static int writes_at_depth = -1;
 
+/* What run_plan returns when it has not run the plan; SPI's own codes are others */
+#define NOT_RUN 0
+
 /* A receiver that hands each row to a callback and keeps nothing */
 typedef struct RowReceiver
 {
 	DestReceiver pub;
 	OmRowCallback callback; /* or NULL */
 	void *state;
+	bool *was_in_state;	  /* of OM_WRITE_NOTE; NULL: another step */
+	TupleTableSlot *rest; /* the row without that; where PostgreSQL returns the old row */
 } RowReceiver;
+
+/*
+ * Take the last column of a row of OM_WRITE_NOTE, and return the others.
+ */
+static TupleTableSlot *
+take_old_state(RowReceiver *receiver, TupleTableSlot *row)
+{
+	TupleTableSlot *rest = ExecClearTuple(receiver->rest);
+	int last = rest->tts_tupleDescriptor->natts;
+
+	slot_getallattrs(row);
+	*receiver->was_in_state = DatumGetBool(row->tts_values[last]);
+	memcpy(rest->tts_values, row->tts_values, last * sizeof(Datum));
+	memcpy(rest->tts_isnull, row->tts_isnull, last * sizeof(bool));
+	return ExecStoreVirtualTuple(rest);
+}
 
 static bool
 receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
 	RowReceiver *receiver = (RowReceiver *) self;
 
+	if (receiver->rest != NULL)
+		slot = take_old_state(receiver, slot);
 	if (receiver->callback != NULL)
 		receiver->callback(slot, receiver->state);
 	return true;
 }
 
 static void
-receiver_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
+receiver_startup(DestReceiver *self, int operation, TupleDesc row)
 {
+	RowReceiver *receiver = (RowReceiver *) self;
+
+	if (receiver->was_in_state != NULL && OM_HAS_RETURNING_OLD)
+	{
+		TupleDesc rest = CreateTemplateTupleDesc(row->natts - 1);
+
+		for (int i = 1; i <= rest->natts; i++)
+			TupleDescCopyEntry(rest, i, row, i);
+		receiver->rest = MakeSingleTupleTableSlot(rest, &TTSOpsVirtual);
+	}
 }
 
 static void
 receiver_done(DestReceiver *self)
 {
 }
+
+/* Of a kind that SPI gives no meaning to, as it does to DestNone and DestSPI */
+static const DestReceiver row_receiver = {receive_row, receiver_startup, receiver_done,
+										  receiver_done, DestTuplestore};
 
 static void
 free_kept(KeptPlan *kept)
@@ -133,36 +160,6 @@ drop_entry(PlanEntry *entry)
 }
 
 /*
- * Would PostgreSQL run the plan that plan_by_index has made?  Otherwise it
- * plans anew as it runs it: when statistics have changed, or the role while a
- * foreign table's user mapping is in the plan.
- */
-static bool
-is_planned_by_index(const KeptPlan *kept)
-{
-	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
-	CachedPlan *plan = source->gplan;
-
-	return CachedPlanIsSimplyValid(source, plan, NULL) && plan->generation == kept->generation &&
-		   !TransactionIdIsValid(plan->saved_xmin) &&
-		   !(plan->dependsOnRole && plan->planRoleId != GetUserId());
-}
-
-/*
- * Has PostgreSQL planned anew as it ran the plan?  It does so when it had to
- * wait for the lock of a partition that was changed meanwhile.  plan_by_index
- * would be given that plan again.
- */
-static bool
-is_planned_otherwise(const KeptPlan *kept)
-{
-	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(kept->plan));
-	CachedPlan *plan = source->gplan;
-
-	return kept->by_index && plan != NULL && plan->generation != kept->generation;
-}
-
-/*
  * May a kept plan still be used?
  *
  * PostgreSQL parses the text again when the search_path is another or, with
@@ -181,67 +178,7 @@ is_usable(const KeptPlan *kept)
 		   !(source->dependsOnRLS &&
 			 (source->rewriteRoleId != GetUserId() || source->rewriteRowSecurity != row_security ||
 			  kept->no_force != InNoForceRLSOperation())) &&
-		   !is_planned_otherwise(kept);
-}
-
-/*
- * Does a plan write the rows of the jobs table in ascending order of their ids?
- *
- * It does when all that is below the ModifyTable is a forward scan of a btree
- * index whose first column is the id: the scan sorts the array of
- * "id = ANY ($1)", drops duplicates, and goes through it.  Then the rows come and
- * are locked one by one as they are written.
- */
-static bool
-is_in_order(const CachedPlan *plan, Oid jobs)
-{
-	Plan *top;
-	IndexScan *scan;
-	Relation index;
-	bool in_order;
-
-	/* A rule may have made several statements of it, or none. */
-	if (list_length(plan->stmt_list) != 1)
-		return false;
-	top = linitial_node(PlannedStmt, plan->stmt_list)->planTree;
-	if (top == NULL || !IsA(top, ModifyTable) || !IsA(outerPlan(top), IndexScan))
-		return false;
-
-	scan = castNode(IndexScan, outerPlan(top));
-	index = index_open(scan->indexid, AccessShareLock);
-	in_order = index->rd_index->indrelid == jobs && index->rd_rel->relam == BTREE_AM_OID &&
-			   index->rd_index->indkey.values[0] == get_attnum(jobs, "id") &&
-			   index->rd_opfamily[0] == INTEGER_BTREE_FAM_OID &&
-			   (index->rd_indoption[0] & INDOPTION_DESC) == 0 &&
-			   ScanDirectionIsForward(scan->indexorderdir);
-	index_close(index, AccessShareLock);
-	return in_order;
-}
-
-/*
- * Plan a statement by index.
- *
- * A generic plan cannot hash the array of "id = ANY ($1)": a sequential scan,
- * which the planner may choose while the table is small or not yet analyzed,
- * would compare each row with each id; and a bitmap scan would need a sort.
- * So neither is allowed where the primary key can serve. Compiling such small
- * statements (jit) never pays.
- */
-static void
-plan_by_index(KeptPlan *kept, Oid jobs)
-{
-	static const char *const off[] = {"enable_seqscan", "enable_bitmapscan", "jit"};
-	int nestlevel = NewGUCNestLevel();
-	CachedPlan *plan;
-
-	for (size_t i = 0; i < lengthof(off); i++)
-		om_set_temporarily(off[i], "off");
-	kept->in_order = false;
-	plan = SPI_plan_get_cached_plan(kept->plan);
-	kept->generation = plan->generation;
-	kept->in_order = is_in_order(plan, jobs);
-	ReleaseCachedPlan(plan, CurrentResourceOwner);
-	AtEOXact_GUC(true, nestlevel);
+		   !(kept->by_id && om_plan_is_replaced(kept->plan, &kept->order));
 }
 
 static KeptPlan *
@@ -249,7 +186,7 @@ prepare(Oid jobs, OmQuery query)
 {
 	OmTableShape shape;
 	OmStatement statement;
-	bool by_index = om_query_is_by_id(query);
+	bool by_id = om_query_is_by_id(query);
 	SPIPlanPtr plan;
 	KeptPlan *kept;
 
@@ -257,7 +194,7 @@ prepare(Oid jobs, OmQuery query)
 	om_query_build(query, &shape, &statement);
 
 	plan = SPI_prepare_cursor(statement.text, statement.nparams, statement.param_types,
-							  by_index ? CURSOR_OPT_GENERIC_PLAN : CURSOR_OPT_CUSTOM_PLAN);
+							  by_id ? CURSOR_OPT_GENERIC_PLAN : CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor returned %s for %s", SPI_result_code_string(SPI_result),
 			 statement.text);
@@ -266,7 +203,7 @@ prepare(Oid jobs, OmQuery query)
 	kept = MemoryContextAllocZero(CacheMemoryContext, sizeof(KeptPlan));
 	kept->plan = plan;
 	kept->no_force = InNoForceRLSOperation();
-	kept->by_index = by_index;
+	kept->by_id = by_id;
 	kept->result_code = statement.result_code;
 	kept->nparams = statement.nparams;
 	memcpy(kept->param_types, statement.param_types, sizeof(kept->param_types));
@@ -312,28 +249,6 @@ fetch_plan(Oid jobs, OmQuery query)
 }
 
 /*
- * Make a plan ready to be run, and tell whether it would then write its jobs in
- * ascending order of their ids.
- *
- * What others do to the table may put a plan out of date as it is made, and SPI
- * would plan anew.
- */
-static bool
-make_ready(KeptPlan *kept, Oid jobs)
-{
-	if (!kept->by_index)
-		return false;
-	for (int tries = 0; tries < MAX_PLANNINGS; tries++)
-	{
-		if (is_planned_by_index(kept))
-			/* That setting goes before what we ask for when we prepare. */
-			return kept->in_order && plan_cache_mode != PLAN_CACHE_MODE_FORCE_CUSTOM_PLAN;
-		plan_by_index(kept, jobs);
-	}
-	return false;
-}
-
-/*
  * How many triggers are running, one within the other?
  */
 int
@@ -358,22 +273,21 @@ om_query_writes_now(void)
 
 /*
  * Run a plan; with in_order, only if it writes its jobs in that order.  Returns
- * whether it was run.
+ * what SPI says, or NOT_RUN.
  */
-static bool
-run_plan(KeptPlan *kept, Oid jobs, bool in_order, const SPIExecuteOptions *options, int *result)
+static int
+run_plan(KeptPlan *kept, Oid jobs, bool in_order, const SPIExecuteOptions *options)
 {
-	volatile bool runs = false;
+	volatile int result = NOT_RUN;
 	int outer_depth = writes_at_depth;
 
 	kept->users++;
 	PG_TRY();
 	{
-		runs = (make_ready(kept, jobs) || !in_order);
-		if (runs)
+		if ((kept->by_id && om_plan_by_index(kept->plan, jobs, &kept->order)) || !in_order)
 		{
 			writes_at_depth = om_trigger_depth();
-			*result = SPI_execute_plan_extended(kept->plan, options);
+			result = SPI_execute_plan_extended(kept->plan, options);
 		}
 	}
 	PG_FINALLY();
@@ -384,45 +298,16 @@ run_plan(KeptPlan *kept, Oid jobs, bool in_order, const SPIExecuteOptions *optio
 			free_kept(kept);
 	}
 	PG_END_TRY();
-	return runs;
+	return result;
 }
 
 /*
- * A ParamFetchHook for OM_WRITE_NOTE: the executor asks for each parameter each
- * time that an expression comes to it, so the last of the two that it asked for
- * before it hands us a row is that of the version that it wrote over.
+ * A statement's parameters, none of them NULL.
  */
-static ParamExternData *
-fetch_param(ParamListInfo params, int number, bool speculative, ParamExternData *workspace)
+static ParamListInfo
+bind_params(const KeptPlan *kept, const Datum *values)
 {
-	bool *noted = params->paramFetchArg;
-
-	if (number > params->numParams - OM_N_NOTE_PARAMS)
-		*noted = (number < params->numParams);
-	return &params->params[number - 1];
-}
-
-static bool
-run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, bool *noted,
-		  OmRowCallback callback, void *state, uint64 *count)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	KeptPlan *kept = fetch_plan(jobs, query);
-	int expected = kept->result_code;
-	int result = expected;
-	bool runs;
 	ParamListInfo params = makeParamList(kept->nparams);
-	/* Of a kind that SPI gives no meaning to, as it does to DestNone and DestSPI */
-	RowReceiver receiver = {
-		.pub = {receive_row, receiver_startup, receiver_done, receiver_done, DestTuplestore},
-		.callback = callback,
-		.state = state,
-	};
-	SPIExecuteOptions options = {
-		.params = params,
-		.read_only = om_query_reads_only(query),
-		.dest = &receiver.pub,
-	};
 
 	for (int i = 0; i < kept->nparams; i++)
 	{
@@ -431,17 +316,15 @@ run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, bool *not
 		params->params[i].pflags = PARAM_FLAG_CONST;
 		params->params[i].ptype = kept->param_types[i];
 	}
+	return params;
+}
 
-	if (noted != NULL)
-	{
-		params->paramFetch = fetch_param;
-		params->paramFetchArg = noted;
-	}
-
-	runs = run_plan(kept, jobs, in_order, &options, &result);
-	/* SPI leaves its own behind, which lives as long as the call. */
-	MemoryContextSwitchTo(caller);
-	pfree(params);
+/*
+ * Raise an error unless the statement that was run is the one that was prepared.
+ */
+static void
+check_result(Oid jobs, int result, int expected)
+{
 	if (result < 0)
 		elog(ERROR, "SPI_execute_plan_extended returned %s", SPI_result_code_string(result));
 	if (result != expected)
@@ -450,8 +333,37 @@ run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, bool *not
 							   get_namespace_name_or_temp(get_rel_namespace(jobs))),
 						errdetail("A rule on the table rewrites the statement."),
 						errhint("Use a trigger in the place of the rule.")));
-	*count = runs ? SPI_processed : 0;
-	return runs;
+}
+
+/*
+ * Run a query; with in_order, only if it writes its jobs in that order.  Returns
+ * whether it was run, and how many rows it changed, or returned.
+ */
+static bool
+run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, RowReceiver *receiver,
+		  uint64 *count)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	KeptPlan *kept = fetch_plan(jobs, query);
+	int expected = kept->result_code; /* running it may free it */
+	int result;
+	SPIExecuteOptions options = {
+		.params = bind_params(kept, values),
+		.read_only = om_query_reads_only(query),
+		.dest = &receiver->pub,
+	};
+
+	if (receiver->was_in_state != NULL && !OM_HAS_RETURNING_OLD)
+		om_plan_watch_params(options.params, receiver->was_in_state);
+	result = run_plan(kept, jobs, in_order, &options);
+	/* SPI leaves its own behind, which lives as long as the call. */
+	MemoryContextSwitchTo(caller);
+	pfree(options.params);
+	if (result == NOT_RUN)
+		return false;
+	check_result(jobs, result, expected);
+	*count = SPI_processed;
+	return true;
 }
 
 /*
@@ -465,9 +377,10 @@ run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, bool *not
 uint64
 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback, void *state)
 {
-	uint64 count;
+	RowReceiver receiver = {.pub = row_receiver, .callback = callback, .state = state};
+	uint64 count = 0;
 
-	(void) run_query(jobs, query, values, false, NULL, callback, state, &count);
+	(void) run_query(jobs, query, values, false, &receiver, &count);
 	return count;
 }
 
@@ -476,14 +389,20 @@ om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callbac
  * through them in ascending order of their ids.  Returns whether it did, and how
  * many rows it changed.
  *
- * For OM_WRITE_NOTE, sets *noted, before each row is handed to the callback, to
- * whether the job was executing (cancel) or scheduled (update) when it was
+ * For OM_WRITE_NOTE, sets *was_in_state, before each row is handed to the callback,
+ * to whether the job was executing (cancel) or scheduled (update) before it was
  * written; the other steps leave it alone.
  */
 bool
-om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *noted,
+om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *was_in_state,
 					  OmRowCallback callback, void *state, uint64 *count)
 {
-	return run_query(jobs, query, values, true, query.step == OM_WRITE_NOTE ? noted : NULL,
-					 callback, state, count);
+	RowReceiver receiver = {
+		.pub = row_receiver,
+		.callback = callback,
+		.state = state,
+		.was_in_state = query.step == OM_WRITE_NOTE ? was_in_state : NULL,
+	};
+
+	return run_query(jobs, query, values, true, &receiver, count);
 }

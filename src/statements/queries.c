@@ -15,9 +15,10 @@
  * Where each job gets its own values (OM_WRITE_EACH), arrays beside the ids have them.
  *
  * Who must be told of a job depends on the state that was written, since a trigger
- * may have changed it (rows.c), and on the state before, which PostgreSQL returns
- * from version 18 on only.  OM_WRITE_NOTE assigns a time by one of two parameters
- * (assignments.c), and om_query_run_in_order sees which of them is read.
+ * may have changed it (rows.c), and on the state before.  PostgreSQL returns that
+ * from version 18 on (OM_HAS_RETURNING_OLD), as the last column of OM_WRITE_NOTE.
+ * Before 18, OM_WRITE_NOTE assigns a time by one of two parameters (assignments.c),
+ * and plan_order.c sees which of them is read.
  *
  * "id = ANY ($1)" stands in the locking and in the writing statement: a join would
  * fetch the whole of a table on another server; and partitions share ctids.
@@ -44,6 +45,8 @@ append_returning(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		return;
 	appendStringInfoString(sql, " RETURNING ");
 	om_written_columns_append(sql, query, shape);
+	if (query.step == OM_WRITE_NOTE && OM_HAS_RETURNING_OLD)
+		appendStringInfo(sql, ", %s", om_verb_texts[query.verb].was);
 }
 
 /*

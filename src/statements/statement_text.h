@@ -13,8 +13,9 @@
 /* Oban keeps UTC in timestamps without time zone. */
 #define NOW "pg_catalog.timezone('UTC', pg_catalog.now())"
 
-#define STATE_IS(state)		 "j.state OPERATOR(pg_catalog.=) '" state "'"
-#define STATE_IS_NOT(states) "j.state OPERATOR(pg_catalog.<>) ALL ('{" states "}')"
+#define STATE_OF_IS(row, state) row ".state OPERATOR(pg_catalog.=) '" state "'"
+#define STATE_IS(state)			STATE_OF_IS("j", state)
+#define STATE_IS_NOT(states)	"j.state OPERATOR(pg_catalog.<>) ALL ('{" states "}')"
 
 #define JOB_ID "j.id::pg_catalog.int8"
 
@@ -29,6 +30,7 @@ typedef struct OmVerbText
 	bool adds_attempt;		   /* not where max_attempts cannot be raised above attempt */
 	const char *one_condition; /* further condition of OM_WRITE_ONE; NULL: none */
 	const char *watched;	   /* the state before that matters to those told; NULL: none */
+	const char *was;		   /* the same of the old row, where PostgreSQL returns that */
 	const char *lock;		   /* strength of the lock */
 	bool deletes;			   /* the row; otherwise it is updated */
 	const char *assignments;   /* besides times and the columns named */

@@ -149,7 +149,7 @@ typedef struct OmQuery
 } OmQuery;
 
 /* The last parameters of OM_WRITE_NOTE: both the time that it writes */
-#define OM_N_NOTE_PARAMS 2
+#define OM_N_NOTE_PARAMS (OM_HAS_RETURNING_OLD ? 0 : 2)
 
 #define OM_MAX_PARAMS (OM_N_CONDITIONS + OM_N_UPDATE_COLUMNS + OM_N_NOTE_PARAMS)
 
@@ -228,7 +228,7 @@ typedef void (*OmRowCallback)(TupleTableSlot *row, void *state);
 
 extern uint64 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback,
 						   void *state);
-extern bool om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *noted,
+extern bool om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *was_in_state,
 								  OmRowCallback callback, void *state, uint64 *count);
 extern int om_trigger_depth(void);
 extern bool om_query_writes_now(void);

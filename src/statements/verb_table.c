@@ -27,6 +27,7 @@ const OmVerbText om_verb_texts[] = {
 		/* a worker must be told, and that takes the state from before */
 		.one_condition = STATE_IS_NOT("executing"),
 		.watched = STATE_IS("executing"),
+		.was = STATE_OF_IS("old", "executing"),
 		.lock = "NO KEY UPDATE",
 		.assignments = "state = 'cancelled'",
 		.new_state = "'cancelled'::pg_catalog.text",
@@ -59,6 +60,7 @@ const OmVerbText om_verb_texts[] = {
 	},
 	[OM_UPDATE] = {
 		.watched = STATE_IS("scheduled"),
+		.was = STATE_OF_IS("old", "scheduled"),
 		.lock = "NO KEY UPDATE",
 		.assignments = "",
 		.done = "true",

@@ -190,7 +190,7 @@ om_transition_jobs(OmCall *call, ArrayType *ids)
 	/* When retried jobs are to run, or both times of OM_WRITE_NOTE; Oban's timestamps hold UTC. */
 	Datum time = TimestampGetDatum(call->verb == OM_RETRY ? call->retry_at
 														  : GetCurrentTransactionStartTimestamp());
-	Datum params[1 + OM_N_NOTE_PARAMS] = {PointerGetDatum(ids), time, time};
+	Datum params[] = {PointerGetDatum(ids), time, time};
 	Transition transition;
 	uint64 written;
 

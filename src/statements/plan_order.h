@@ -1,0 +1,30 @@
+/*
+ * plan_order.h
+ *		What plan_order.c does for plan_cache.c.  With OM_LOCK_FIRST there is no such
+ *		file: no statement is known to write jobs in id order, so that the callers
+ *		always lock them first.
+ */
+#ifndef OM_PLAN_ORDER_H
+#define OM_PLAN_ORDER_H
+
+#include "executor/spi.h"
+#include "nodes/params.h"
+
+/* The plan that PostgreSQL has made of a kept statement which finds its jobs by their ids */
+typedef struct OmPlanOrder
+{
+	int generation; /* of the plan that was made by index; 0: none yet */
+	bool in_order;	/* does it write jobs in ascending order of their ids? */
+} OmPlanOrder;
+
+#ifndef OM_LOCK_FIRST
+extern bool om_plan_by_index(SPIPlanPtr kept, Oid jobs, OmPlanOrder *order);
+extern bool om_plan_is_replaced(SPIPlanPtr kept, const OmPlanOrder *order);
+extern void om_plan_watch_params(ParamListInfo params, bool *was_in_state);
+#else
+#define om_plan_by_index(kept, jobs, order)		   false
+#define om_plan_is_replaced(kept, order)		   false
+#define om_plan_watch_params(params, was_in_state) ((void) (was_in_state))
+#endif
+
+#endif /* OM_PLAN_ORDER_H */
