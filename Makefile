@@ -22,6 +22,7 @@ OBJS = \
 	src/statements/plan_order.o \
 	src/statements/queries.o \
 	src/statements/rows.o \
+	src/statements/run_query.o \
 	src/statements/verb_table.o \
 	src/arguments/callable.o \
 	src/arguments/change_values.o \

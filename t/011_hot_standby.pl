@@ -4,7 +4,7 @@
 #
 # Shown to fail with reading that locks (RowExclusiveLock is allowed there, SELECT FOR SHARE is
 # not), with a dry run that locks its rows (om_call_find in src/verbs/selection.c), and with kept
-# plans that are not made anew after an invalidation (fetch_plan in src/statements/plan_cache.c),
+# plans that are not made anew after an invalidation (om_plan_fetch in src/statements/plan_cache.c),
 # which come by WAL here.
 
 use strict;

@@ -3,7 +3,7 @@
  *		Reading a job: all of it, or whether it is cancelled.
  *
  * These functions see what the calling statement sees, and lock no row.  They run a
- * statement (statements/plan_cache.c) without a verb.
+ * statement (statements/run_query.c) without a verb.
  */
 #include "verbs/verbs.h"
 

@@ -5,7 +5,7 @@
  *
  * HEAD
  */
-#include "statements/statements.h"
+#include "statements/plan_order.h"
 
 #ifndef OM_LOCK_FIRST
 
@@ -15,7 +15,6 @@
 #include "catalog/pg_opfamily.h"
 #include "miscadmin.h"
 #include "nodes/plannodes.h"
-#include "statements/plan_order.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"

@@ -7,6 +7,8 @@
 #ifndef OM_PLAN_ORDER_H
 #define OM_PLAN_ORDER_H
 
+#include "statements/statements.h"
+
 #include "executor/spi.h"
 #include "nodes/params.h"
 

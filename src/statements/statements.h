@@ -218,7 +218,7 @@ extern void om_state_row_read(TupleTableSlot *slot, OmStateRow *row);
 extern void om_survey_row_read(TupleTableSlot *slot, OmSurveyRow *row);
 extern bool om_answer_row_read(TupleTableSlot *slot);
 
-/* ---- plan_cache.c: kept plans, and the running of them ---- */
+/* ---- run_query.c: running queries, by plans that are kept ---- */
 
 /*
  * Called for each row that a query returns. What it allocates dies with the

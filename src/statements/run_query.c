@@ -1,0 +1,235 @@
+/*
+ * run_query.c
+ *		Running a query by its kept plan, and handing its rows to the caller.
+ */
+#include "statements/plan_cache.h"
+
+#include "executor/executor.h"
+#include "tcop/dest.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+
+/* The depth of triggers at which a statement of ours runs; -1: none does */
+static int writes_at_depth = -1;
+
+/* What run_plan returns when it has not run the plan; SPI's own codes are others */
+#define NOT_RUN 0
+
+/* A receiver that hands each row to a callback and keeps nothing */
+typedef struct RowReceiver
+{
+	DestReceiver pub;
+	OmRowCallback callback; /* or NULL */
+	void *state;
+	bool *was_in_state;	  /* of OM_WRITE_NOTE; NULL: another step */
+	TupleTableSlot *rest; /* the row without that; where PostgreSQL returns the old row */
+} RowReceiver;
+
+/*
+ * Take the last column of a row of OM_WRITE_NOTE, and return the others.
+ */
+static TupleTableSlot *
+take_old_state(RowReceiver *receiver, TupleTableSlot *row)
+{
+	TupleTableSlot *rest = ExecClearTuple(receiver->rest);
+	int last = rest->tts_tupleDescriptor->natts;
+
+	slot_getallattrs(row);
+	*receiver->was_in_state = DatumGetBool(row->tts_values[last]);
+	memcpy(rest->tts_values, row->tts_values, last * sizeof(Datum));
+	memcpy(rest->tts_isnull, row->tts_isnull, last * sizeof(bool));
+	return ExecStoreVirtualTuple(rest);
+}
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	RowReceiver *receiver = (RowReceiver *) self;
+
+	if (receiver->rest != NULL)
+		slot = take_old_state(receiver, slot);
+	if (receiver->callback != NULL)
+		receiver->callback(slot, receiver->state);
+	return true;
+}
+
+static void
+receiver_startup(DestReceiver *self, int operation, TupleDesc row)
+{
+	RowReceiver *receiver = (RowReceiver *) self;
+
+	if (receiver->was_in_state != NULL && OM_HAS_RETURNING_OLD)
+	{
+		TupleDesc rest = CreateTemplateTupleDesc(row->natts - 1);
+
+		for (int i = 1; i <= rest->natts; i++)
+			TupleDescCopyEntry(rest, i, row, i);
+		receiver->rest = MakeSingleTupleTableSlot(rest, &TTSOpsVirtual);
+	}
+}
+
+static void
+receiver_done(DestReceiver *self)
+{
+}
+
+/* Of a kind that SPI gives no meaning to, as it does to DestNone and DestSPI */
+static const DestReceiver row_receiver = {receive_row, receiver_startup, receiver_done,
+										  receiver_done, DestTuplestore};
+
+/*
+ * How many triggers are running, one within the other?
+ */
+int
+om_trigger_depth(void)
+{
+	LOCAL_FCINFO(fcinfo, 0);
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 0, InvalidOid, NULL, NULL);
+	return DatumGetInt32(pg_trigger_depth(fcinfo));
+}
+
+/*
+ * For a trigger on the jobs: is it one of our statements that fired it? What a
+ * trigger of our statement writes in its turn is not ours. What a function in a
+ * policy or a constraint of the table writes would count as ours.
+ */
+bool
+om_query_writes_now(void)
+{
+	return writes_at_depth >= 0 && om_trigger_depth() == writes_at_depth + 1;
+}
+
+/*
+ * Run a plan; with in_order, only if it writes its jobs in that order.  Returns
+ * what SPI says, or NOT_RUN.
+ */
+static int
+run_plan(OmKeptPlan *kept, Oid jobs, bool in_order, const SPIExecuteOptions *options)
+{
+	volatile int result = NOT_RUN;
+	int outer_depth = writes_at_depth;
+
+	kept->users++;
+	PG_TRY();
+	{
+		if ((kept->by_id && om_plan_by_index(kept->plan, jobs, &kept->order)) || !in_order)
+		{
+			writes_at_depth = om_trigger_depth();
+			result = SPI_execute_plan_extended(kept->plan, options);
+		}
+	}
+	PG_FINALLY();
+	{
+		writes_at_depth = outer_depth;
+		om_plan_release(kept);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
+ * A statement's parameters, none of them NULL.
+ */
+static ParamListInfo
+bind_params(const OmKeptPlan *kept, const Datum *values)
+{
+	ParamListInfo params = makeParamList(kept->nparams);
+
+	for (int i = 0; i < kept->nparams; i++)
+	{
+		params->params[i].value = values[i];
+		params->params[i].isnull = false;
+		params->params[i].pflags = PARAM_FLAG_CONST;
+		params->params[i].ptype = kept->param_types[i];
+	}
+	return params;
+}
+
+/*
+ * Raise an error unless the statement that was run is the one that was prepared.
+ */
+static void
+check_result(Oid jobs, int result, int expected)
+{
+	if (result < 0)
+		elog(ERROR, "SPI_execute_plan_extended returned %s", SPI_result_code_string(result));
+	if (result != expected)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("jobs of schema \"%s\" cannot be managed",
+							   get_namespace_name_or_temp(get_rel_namespace(jobs))),
+						errdetail("A rule on the table rewrites the statement."),
+						errhint("Use a trigger in the place of the rule.")));
+}
+
+/*
+ * Run a query; with in_order, only if it writes its jobs in that order.  Returns
+ * whether it was run, and how many rows it changed, or returned.
+ */
+static bool
+run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, RowReceiver *receiver,
+		  uint64 *count)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	OmKeptPlan *kept = om_plan_fetch(jobs, query);
+	int expected = kept->result_code; /* running it may free it */
+	int result;
+	SPIExecuteOptions options = {
+		.params = bind_params(kept, values),
+		.read_only = om_query_reads_only(query),
+		.dest = &receiver->pub,
+	};
+
+	if (receiver->was_in_state != NULL && !OM_HAS_RETURNING_OLD)
+		om_plan_watch_params(options.params, receiver->was_in_state);
+	result = run_plan(kept, jobs, in_order, &options);
+	/* SPI leaves its own behind, which lives as long as the call. */
+	MemoryContextSwitchTo(caller);
+	pfree(options.params);
+	if (result == NOT_RUN)
+		return false;
+	check_result(jobs, result, expected);
+	*count = SPI_processed;
+	return true;
+}
+
+/*
+ * Run a query of a jobs table, which the caller has locked, and hand each row
+ * that it returns to the callback (which may be NULL).  values has the query's
+ * parameters, none of them NULL.  To be called between SPI_connect and
+ * SPI_finish.
+ *
+ * Returns how many rows it changed, or returned.
+ */
+uint64
+om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback, void *state)
+{
+	RowReceiver receiver = {.pub = row_receiver, .callback = callback, .state = state};
+	uint64 count = 0;
+
+	(void) run_query(jobs, query, values, false, &receiver, &count);
+	return count;
+}
+
+/*
+ * Run a query that writes jobs which nobody has locked for it: only if it goes
+ * through them in ascending order of their ids.  Returns whether it did, and how
+ * many rows it changed.
+ *
+ * For OM_WRITE_NOTE, sets *was_in_state, before each row is handed to the callback,
+ * to whether the job was executing (cancel) or scheduled (update) before it was
+ * written; the other steps leave it alone.
+ */
+bool
+om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *was_in_state,
+					  OmRowCallback callback, void *state, uint64 *count)
+{
+	RowReceiver receiver = {
+		.pub = row_receiver,
+		.callback = callback,
+		.state = state,
+		.was_in_state = query.step == OM_WRITE_NOTE ? was_in_state : NULL,
+	};
+
+	return run_query(jobs, query, values, true, &receiver, count);
+}
