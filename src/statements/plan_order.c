@@ -3,7 +3,24 @@
  *		The order in which a statement writes its jobs, and the state that they had:
  *		all that rests on PostgreSQL's insides.
  *
- * HEAD
+ * What is supposed of PostgreSQL, and which test fails when it does not hold:
+ *
+ * - A scan of a btree by "id = ANY ($1)" goes through the ids in order, and each row
+ *	 is locked when the scan comes to it: specs/calls_in_opposite_orders, t/002.
+ * - gplan of the plan source is the plan that SPI runs next, while it is valid, and
+ *	 each new plan has a new generation: specs/replanned_while_waiting.
+ * - SPI_plan_get_cached_plan plans with the settings of that moment, and what it
+ *	 makes is kept: sql/hand_made_tables, specs/replanned_while_waiting.
+ * - plan_cache_mode alone overrides CURSOR_OPT_GENERIC_PLAN: sql/signals.
+ * - The executor calls the ParamFetchHook each time that an expression comes to a
+ *	 parameter, also when it computes the row again after it waited for a lock:
+ *	 sql/signals, specs/calls_during_fetch.
+ * - A plan that depends on a snapshot (saved_xmin) or a role is planned anew, which
+ *	 no test shows: without these conditions PostgreSQL would still run a right
+ *	 statement, but perhaps not in order.
+ *
+ * Built with -DOM_LOCK_FIRST, the extension does without this file (plan_order.h), and
+ * passes the same tests but for what these assert of it: dev/deep lock_first.
  */
 #include "statements/plan_order.h"
 
