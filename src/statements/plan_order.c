@@ -6,7 +6,7 @@
  * What is supposed of PostgreSQL, and which test fails when it does not hold:
  *
  * - A scan of a btree by "id = ANY ($1)" goes through the ids in order, and each row
- *	 is locked when the scan comes to it: specs/calls_in_opposite_orders, t/002.
+ *	 is locked when the scan comes to it: specs/calls_in_opposite_orders.
  * - gplan of the plan source is the plan that SPI runs next, while it is valid, and
  *	 each new plan has a new generation: specs/replanned_while_waiting.
  * - SPI_plan_get_cached_plan plans with the settings of that moment, and what it
