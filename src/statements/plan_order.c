@@ -1,7 +1,8 @@
 /*
  * plan_order.c
  *		The order in which a statement writes its jobs, and the state that they had:
- *		all that rests on PostgreSQL's insides.
+ *		what rests on PostgreSQL's insides. (plan_cache.c asks a plan whether it may
+ *		still be used.)
  *
  * What is supposed of PostgreSQL, and which test fails when it does not hold:
  *
