@@ -69,8 +69,9 @@ FROM tools.try($$SELECT oban_update_many_jobs_with('{1,2,3,4,5,6}',
 SELECT count(*) AS nothing_written FROM ex14.oban_jobs WHERE tags <> '{}' OR queue <> 'default';
 ALTER TABLE ex14.oban_jobs DROP CONSTRAINT no_q;
 
--- A trigger of one statement that writes to a job of a later one: that job's changes are older than
--- what the trigger wrote. One that writes to another job, or to one that is written already, may.
+-- A trigger of one statement that writes to a column that a later one is to write: that job's change
+-- is older than what the trigger wrote. One that writes to another job, to another column of the
+-- job, or to a job that is written already, may.
 CREATE FUNCTION tools.meddle() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	UPDATE ex14.oban_jobs SET meta = meta || '{"seen": true}' WHERE id = TG_ARGV[0]::bigint;
@@ -82,6 +83,8 @@ SELECT code, message, hint FROM tools.try($$SELECT oban_update_many_jobs_with('{
 	'tools.by_id', '{"1": {"queue": "q"}, "2": {"tags": ["t"]}, "3": {"meta": {"n": 1}}}', 'ex14')$$);
 SELECT id, queue, tags, meta FROM oban_update_many_jobs_with('{1,2,4}',
 	'tools.by_id', '{"1": {"queue": "q"}, "2": {"tags": ["t"]}, "4": {"meta": {"n": 1}}}', 'ex14');
+SELECT id, queue, tags, meta FROM oban_update_many_jobs_with('{1,3}',
+	'tools.by_id', '{"1": {"queue": "q"}, "3": {"tags": ["t"]}}', 'ex14');
 SELECT id, queue, tags, meta FROM oban_update_many_jobs_with('{3,4,5}',
 	'tools.by_id', '{"3": {"meta": {"n": 3}}, "4": {"queue": "q"}, "5": {"tags": ["t"]}}', 'ex14');
 SELECT id, queue, meta FROM ex14.oban_jobs ORDER BY id;

@@ -150,4 +150,11 @@ ALTER TABLE ex14.oban_jobs ALTER attempt DROP NOT NULL;
 UPDATE ex14.oban_jobs SET attempt = NULL, state = 'discarded' WHERE id = 6;
 SELECT oban_retry_job(6, 'ex14');
 
+-- A last run at the end of time, or beyond it, cannot be followed by anything.
+CALL tools.fill(3, 'ex14');
+UPDATE ex14.oban_jobs SET state = 'discarded', attempted_at = CASE id WHEN 1 THEN timestamp 'infinity'
+	WHEN 2 THEN '9999-12-31 23:59:59.999999' ELSE '294276-12-31 23:59:59.999999' END;
+SELECT oban_retry_many_jobs('{1,2,3}', 'ex14');
+SELECT id, state, scheduled_at < '9999-01-01' AS now FROM ex14.oban_jobs ORDER BY id;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;

@@ -14,8 +14,9 @@
  * since, also by a transaction that is older than the run.
  */
 #define AFTER_ATTEMPT(time)                                                                        \
-	"GREATEST(" time ", j.attempted_at OPERATOR(pg_catalog.+)"                                     \
-	" '1 microsecond'::pg_catalog.interval)"
+	"CASE WHEN j.attempted_at OPERATOR(pg_catalog.<) '9999-12-31'::pg_catalog.timestamp"           \
+	" THEN GREATEST(" time ", j.attempted_at OPERATOR(pg_catalog.+)"                               \
+	" '1 microsecond'::pg_catalog.interval) ELSE " time " END"
 
 /*
  * The number of the parameter that has a column's new value: those of the
@@ -100,8 +101,9 @@ om_assignments_append(StringInfo sql, OmQuery query)
 		if ((query.columns & OM_COLUMN_BIT(column)) == 0)
 			continue;
 		if (column == OM_SCHEDULED_AT)
-			value = new_time(query,
-							 query.verb == OM_RETRY ? psprintf(AFTER_ATTEMPT("%s"), value) : value);
+			value =
+				new_time(query, query.verb == OM_RETRY ? psprintf(AFTER_ATTEMPT("%s"), value, value)
+													   : value);
 		appendStringInfo(sql, "%s%s = %s", separator, name, value);
 		separator = ", ";
 	}

@@ -22,14 +22,15 @@ om_pending_init(OmPendingChanges *changes, int capacity)
 		AllocSetContextCreate(CurrentMemoryContext, "oban_manage changes", ALLOCSET_DEFAULT_SIZES);
 	om_job_ids_init(&changes->ids, capacity);
 	changes->each = palloc(capacity * sizeof(OmChanges));
-	changes->hashes = palloc(capacity * sizeof(uint64));
+	changes->hashes = palloc(capacity * sizeof(OmColumnHashes));
 }
 
 /*
  * Add a copy of the changes of a job, whose id is larger than those before.
  */
 void
-om_pending_add(OmPendingChanges *changes, int64 id, const OmChanges *added, uint64 hash)
+om_pending_add(OmPendingChanges *changes, int64 id, const OmChanges *added,
+			   const OmColumnHashes *hashes)
 {
 	MemoryContext caller = MemoryContextSwitchTo(changes->context);
 	OmChanges *kept = &changes->each[changes->ids.count];
@@ -46,7 +47,7 @@ om_pending_add(OmPendingChanges *changes, int64 id, const OmChanges *added, uint
 		get_typlenbyval(om_update_columns[column].type, &typlen, &typbyval);
 		kept->values[column] = datumCopy(added->values[column], typbyval, typlen);
 	}
-	changes->hashes[changes->ids.count] = hash;
+	changes->hashes[changes->ids.count] = *hashes;
 	om_job_ids_add(&changes->ids, id);
 	MemoryContextSwitchTo(caller);
 }

@@ -9,10 +9,12 @@
  */
 #include "verbs/verbs.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "utils/typcache.h"
 
 /* What is kept of a job that is locked and read */
 enum
@@ -21,7 +23,7 @@ enum
 	KEPT_WAS_IN_STATE, /* boolean */
 	KEPT_ATTEMPT,	   /* integer */
 	KEPT_MAY_RUN,	   /* boolean */
-	KEPT_HASH,		   /* bigint; of what may be updated */
+	KEPT_HASHES,	   /* bytea; OmColumnHashes */
 	KEPT_ARGUMENT,	   /* as the callable takes it */
 	KEPT_N_COLUMNS = KEPT_ARGUMENT
 };
@@ -35,7 +37,7 @@ kept_desc(Oid argument_type)
 	TupleDescInitEntry(desc, KEPT_WAS_IN_STATE, "was_in_state", BOOLOID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_ATTEMPT, "attempt", INT4OID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_MAY_RUN, "may_run", BOOLOID, -1, 0);
-	TupleDescInitEntry(desc, KEPT_HASH, "hash", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, KEPT_HASHES, "hashes", BYTEAOID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_ARGUMENT, "argument", argument_type, -1, 0);
 	return desc;
 }
@@ -72,13 +74,37 @@ om_read_ahead_begin_batch(OmReadAhead *reading, const int64 *ids, int nids)
 }
 
 /*
- * A hash, by the bytes, of what of the job may be updated.
+ * Hash a value by its bytes as they are stored, which takes no memory.
  */
-uint64
-om_hash_of_updatable(const OmFoundRow *row)
+static uint32
+hash_stored(Datum value, const FormData_pg_attribute *column)
 {
-	return DatumGetUInt64(hash_any_extended((unsigned char *) VARDATA_ANY(row->updatable),
-											VARSIZE_ANY_EXHDR(row->updatable), 0));
+	if (column->attbyval)
+		return DatumGetUInt32(hash_any((unsigned char *) &value, sizeof(value)));
+	Assert(column->attlen == -1);
+	return DatumGetUInt32(
+		hash_any((unsigned char *) DatumGetPointer(value), VARSIZE_ANY(DatumGetPointer(value))));
+}
+
+/*
+ * Hash the columns of a job that may be updated.  In the record they follow the
+ * attempt.
+ */
+void
+om_hash_columns(const OmFoundRow *row, OmColumnHashes *hashes)
+{
+	HeapTupleHeader record = row->updatable;
+	TupleDesc desc =
+		lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(record), HeapTupleHeaderGetTypMod(record));
+	HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(record), .t_data = record};
+	Datum values[1 + OM_N_UPDATE_COLUMNS];
+	bool nulls[1 + OM_N_UPDATE_COLUMNS];
+
+	Assert(desc->natts == lengthof(values));
+	heap_deform_tuple(&tuple, desc, values, nulls);
+	for (int i = 0; i < OM_N_UPDATE_COLUMNS; i++)
+		hashes->of[i] = nulls[1 + i] ? 0 : hash_stored(values[1 + i], TupleDescAttr(desc, 1 + i));
+	ReleaseTupleDesc(desc);
 }
 
 static void
@@ -88,13 +114,23 @@ keep_row(TupleTableSlot *slot, void *state)
 	OmFoundRow row;
 	Datum values[KEPT_N_COLUMNS];
 	bool nulls[KEPT_N_COLUMNS] = {false};
+	union
+	{
+		bytea varlena;
+		char bytes[VARHDRSZ + sizeof(OmColumnHashes)];
+	} kept;
+	OmColumnHashes hashes;
 
 	om_found_row_read(slot, &row);
+	om_hash_columns(&row, &hashes);
+	SET_VARSIZE(&kept.varlena, sizeof(kept.bytes));
+	memcpy(VARDATA(&kept.varlena), &hashes, sizeof(hashes));
+
 	values[KEPT_ID - 1] = Int64GetDatum(row.id);
 	values[KEPT_WAS_IN_STATE - 1] = BoolGetDatum(row.was_in_state);
 	values[KEPT_ATTEMPT - 1] = Int32GetDatum(row.attempt);
 	values[KEPT_MAY_RUN - 1] = BoolGetDatum(row.may_run);
-	values[KEPT_HASH - 1] = UInt64GetDatum(om_hash_of_updatable(&row));
+	values[KEPT_HASHES - 1] = PointerGetDatum(&kept.varlena);
 	values[KEPT_ARGUMENT - 1] = row.argument;
 	tuplestore_putvalues(reading->rows, reading->row->tts_tupleDescriptor, values, nulls);
 	om_update_mark_done(reading->update, row.id);
@@ -104,9 +140,10 @@ keep_row(TupleTableSlot *slot, void *state)
  * Read the row that we are at, which keep_row has kept.
  */
 static void
-read_kept(const OmReadAhead *reading, OmFoundRow *row, uint64 *hash)
+read_kept(const OmReadAhead *reading, OmFoundRow *row, OmColumnHashes *hashes)
 {
 	bool isnull;
+	Datum kept;
 
 	*row = (OmFoundRow){
 		.id = DatumGetInt64(slot_getattr(reading->row, KEPT_ID, &isnull)),
@@ -115,7 +152,8 @@ read_kept(const OmReadAhead *reading, OmFoundRow *row, uint64 *hash)
 		.may_run = DatumGetBool(slot_getattr(reading->row, KEPT_MAY_RUN, &isnull)),
 		.argument = slot_getattr(reading->row, KEPT_ARGUMENT, &isnull),
 	};
-	*hash = DatumGetUInt64(slot_getattr(reading->row, KEPT_HASH, &isnull));
+	kept = slot_getattr(reading->row, KEPT_HASHES, &isnull);
+	memcpy(hashes, VARDATA_ANY(DatumGetPointer(kept)), sizeof(*hashes));
 }
 
 /*
@@ -189,11 +227,11 @@ seek_row(OmReadAhead *reading, int i)
 
 /*
  * Get the job at the batch's index, as it is now and without what is "updatable", and
- * the hash of that.  They live until the next one is asked for.  Returns false when
+ * the hashes of its columns.  They live until the next one is asked for.  Returns false when
  * there is no such job.
  */
 bool
-om_read_ahead_get(OmReadAhead *reading, int i, OmFoundRow *row, uint64 *hash)
+om_read_ahead_get(OmReadAhead *reading, int i, OmFoundRow *row, OmColumnHashes *hashes)
 {
 	if (i >= reading->read_to || om_read_ahead_is_overtaken(reading))
 	{
@@ -205,7 +243,7 @@ om_read_ahead_get(OmReadAhead *reading, int i, OmFoundRow *row, uint64 *hash)
 	}
 	if (!seek_row(reading, i))
 		return false;
-	read_kept(reading, row, hash);
+	read_kept(reading, row, hashes);
 	return true;
 }
 

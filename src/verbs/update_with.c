@@ -59,25 +59,43 @@ callable_error_callback(void *arg)
 		om_update_error_callback(&run->update);
 }
 
+/*
+ * Are the columns that the changes name as they were when the callable was called?
+ */
+static bool
+is_untouched(const OmChanges *changes, const OmColumnHashes *before, const OmColumnHashes *now)
+{
+	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
+	{
+		if ((changes->columns & OM_COLUMN_BIT(column)) && before->of[column] != now->of[column])
+			return false;
+	}
+	return true;
+}
+
 static void
 mark_untouched(TupleTableSlot *slot, void *state)
 {
 	CallableUpdate *run = state;
 	OmFoundRow row;
+	OmColumnHashes now;
 	int i;
 
 	om_found_row_read(slot, &row);
 	i = om_job_ids_find(&run->pending.ids, row.id);
-	if (i < 0 || om_hash_of_updatable(&row) != run->pending.hashes[i])
+	if (i < 0)
+		return;
+	om_hash_columns(&row, &now);
+	if (!is_untouched(&run->pending.each[i], &run->pending.hashes[i], &now))
 		return;
 	om_update_mark_done(&run->update, row.id);
 	om_update_look_at(&run->update, &run->pending.each[i], &row);
 }
 
 /*
- * Raise an error if a callable, or a trigger, has written to jobs whose own
- * changes are collected: those would overwrite it.  It may have changed their
- * states, so they are looked at again.
+ * Raise an error if a callable, or a trigger, has written to columns of jobs whose
+ * own changes of these columns are collected, because those would overwrite it.  It
+ * may have changed the jobs' states, so they are looked at again.
  */
 static void
 check_untouched(CallableUpdate *run)
@@ -197,7 +215,8 @@ begin_job_by_job(CallableUpdate *run)
  * Collect the changes of a job, to be written with those of others.
  */
 static void
-collect_changes(CallableUpdate *run, const OmFoundRow *row, uint64 hash, const OmChanges *changes)
+collect_changes(CallableUpdate *run, const OmFoundRow *row, const OmColumnHashes *hashes,
+				const OmChanges *changes)
 {
 	if (changes->columns == 0)
 	{
@@ -205,14 +224,15 @@ collect_changes(CallableUpdate *run, const OmFoundRow *row, uint64 hash, const O
 		return;
 	}
 	om_update_look_at(&run->update, changes, row);
-	om_pending_add(&run->pending, row->id, changes, hash);
+	om_pending_add(&run->pending, row->id, changes, hashes);
 }
 
 /*
- * Update a job, whose hash is of what may be updated.
+ * Update a job, whose columns have these hashes.
  */
 static void
-update_job(CallableUpdate *run, const OmFoundRow *row, uint64 hash, NullableDatum context)
+update_job(CallableUpdate *run, const OmFoundRow *row, const OmColumnHashes *hashes,
+		   NullableDatum context)
 {
 	OmChanges changes = {0};
 
@@ -227,7 +247,7 @@ update_job(CallableUpdate *run, const OmFoundRow *row, uint64 hash, NullableDatu
 	else if (run->reading.one_at_a_time)
 		write_immediately(run, row->id, &changes);
 	else
-		collect_changes(run, row, hash, &changes);
+		collect_changes(run, row, hashes, &changes);
 	run->calling = false;
 }
 
@@ -251,7 +271,7 @@ update_batch(CallableUpdate *run, MemoryContext job_context)
 	for (int i = 0; i < run->nids; i++)
 	{
 		OmFoundRow row;
-		uint64 hash;
+		OmColumnHashes hashes;
 
 		CHECK_FOR_INTERRUPTS();
 
@@ -260,11 +280,11 @@ update_batch(CallableUpdate *run, MemoryContext job_context)
 			MemoryContextMemAllocated(run->pending.context, false) > CHANGES_MEMORY)
 			write_changes(run);
 
-		if (om_read_ahead_get(&run->reading, i, &row, &hash))
+		if (om_read_ahead_get(&run->reading, i, &row, &hashes))
 		{
 			MemoryContext caller = MemoryContextSwitchTo(job_context);
 
-			update_job(run, &row, hash, run->contexts[i]);
+			update_job(run, &row, &hashes, run->contexts[i]);
 			MemoryContextSwitchTo(caller);
 			MemoryContextReset(job_context);
 		}

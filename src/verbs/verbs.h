@@ -96,17 +96,23 @@ extern void om_update_error_callback(void *arg);
 
 /* ---- pending_changes.c: changes of many jobs, each its own ---- */
 
+/* Hashes of the values of the columns that may be updated: has anybody written them? */
+typedef struct OmColumnHashes
+{
+	uint32 of[OM_N_UPDATE_COLUMNS];
+} OmColumnHashes;
+
 typedef struct OmPendingChanges
 {
-	OmJobIds ids;	 /* in ascending order */
-	OmChanges *each; /* the changes of each of them */
-	uint64 *hashes;	 /* of what may be updated, when its callable was called */
+	OmJobIds ids;			/* in ascending order */
+	OmChanges *each;		/* the changes of each of them */
+	OmColumnHashes *hashes; /* of each job, when its callable was called */
 	MemoryContext context;
 } OmPendingChanges;
 
 extern void om_pending_init(OmPendingChanges *changes, int capacity);
 extern void om_pending_add(OmPendingChanges *changes, int64 id, const OmChanges *added,
-						   uint64 hash);
+						   const OmColumnHashes *hashes);
 extern OmColumnSet om_pending_take(OmPendingChanges *changes, OmPendingChanges *taken);
 extern void om_pending_values(const OmPendingChanges *changes, Datum *values);
 extern void om_pending_clear(OmPendingChanges *changes);
@@ -137,10 +143,10 @@ typedef struct OmReadAhead
 
 extern void om_read_ahead_init(OmReadAhead *reading, OmUpdate *update, Oid argument_type, int most);
 extern void om_read_ahead_begin_batch(OmReadAhead *reading, const int64 *ids, int nids);
-extern bool om_read_ahead_get(OmReadAhead *reading, int i, OmFoundRow *row, uint64 *hash);
+extern bool om_read_ahead_get(OmReadAhead *reading, int i, OmFoundRow *row, OmColumnHashes *hashes);
 extern bool om_read_ahead_is_overtaken(const OmReadAhead *reading);
 extern void om_read_ahead_end(OmReadAhead *reading);
-extern uint64 om_hash_of_updatable(const OmFoundRow *row);
+extern void om_hash_columns(const OmFoundRow *row, OmColumnHashes *hashes);
 
 /* ---- update_with.c: updating jobs by a callable ---- */
 
