@@ -1,12 +1,12 @@
 /*
  * batch_transactions.c
- *		Steps of a procedure that are transactions of their own: committed, and tried
- *		again after a deadlock or a conflict.
+ *		Runs the steps of a procedure, each in a transaction of its own.  A step is
+ *		committed, or tried again after a deadlock or a serialization failure.
+ *		batches.c calls this file and hands it the steps.
  *
- * A transaction that fails is rolled back within a subtransaction first, since
- * only the abort of a subtransaction cleans up after whatever the error has
- * left (SPI levels of triggers, say).  batches.c calls this file, and hands it the
- * steps.
+ * Each step runs in a subtransaction.  A failed step is rolled back there first,
+ * because only the abort of a subtransaction cleans up what the error has left, such
+ * as SPI levels of triggers.
  */
 #include "functions/batch_transactions.h"
 
@@ -18,14 +18,15 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
-/* How often a step that loses to a deadlock or a conflict is tried, and the first wait between */
+/* How often a step is tried that fails by a deadlock or a conflict, and the first wait */
 #define MAX_TRIES  8
-#define FIRST_WAIT 0.1 /* seconds; each further one is twice as long */
+#define FIRST_WAIT 0.1 /* seconds; each further wait is twice as long */
 
 /*
- * What holds for all steps as it was at the start, because what SET LOCAL has set
- * ends with the first commit: who acts, on which table, and who is told.  In this
- * order, since a session authorization resets the role.
+ * Settings that must be the same for all steps: who acts, on which table, and which
+ * signals are sent.  We restore them in each step, because the first commit ends what
+ * SET LOCAL has set.  The order matters, because setting session_authorization resets
+ * the role.
  */
 static const char *const kept_settings[] = {"session_authorization", "role", "oban_manage.prefix",
 											"oban_manage.notify"};
@@ -33,8 +34,8 @@ static const char *const kept_settings[] = {"session_authorization", "role", "ob
 StaticAssertDecl(lengthof(kept_settings) == OM_N_KEPT_SETTINGS, "OmTransactions has their values");
 
 /*
- * Commits are refused in a transaction block and wherever else the caller's
- * transaction must go on: in functions, for one.
+ * Raise an error where a commit is not allowed: in a transaction block, in a function,
+ * and wherever else the caller's transaction must go on.
  */
 void
 om_transactions_check(FunctionCallInfo fcinfo)
@@ -52,7 +53,7 @@ om_transactions_check(FunctionCallInfo fcinfo)
 }
 
 /*
- * A setting's value; NULL for the session_authorization of a process that no
+ * The value of a setting.  NULL for the session_authorization of a process that no
  * role has logged in to.
  */
 static const char *
@@ -62,7 +63,7 @@ setting(int i)
 }
 
 /*
- * Keep the settings, in the current memory context.  It must outlive the
+ * Store the settings in the current memory context, which must outlive the
  * transactions.
  */
 void
@@ -75,7 +76,7 @@ om_transactions_init(OmTransactions *transactions)
 }
 
 /*
- * SET LOCAL what is no longer as it was.
+ * SET LOCAL each setting that has changed.
  */
 static void
 restore_settings(const OmTransactions *transactions)
@@ -91,9 +92,9 @@ restore_settings(const OmTransactions *transactions)
 }
 
 /*
- * Roll back what failed, whatever the error: nobody else would end our
+ * Roll back the failed step, whatever the error, because nobody else ends our
  * subtransaction.  If SPI_commit itself failed, it has already started a new
- * transaction.  Otherwise the next try needs one, so that it gets a new snapshot.
+ * transaction.  Otherwise start one for the next try, so that it gets a new snapshot.
  */
 static void
 roll_back(MemoryContext caller, ResourceOwner owner, bool tries_again)
@@ -108,9 +109,9 @@ roll_back(MemoryContext caller, ResourceOwner owner, bool tries_again)
 }
 
 /*
- * Run a step in a transaction and commit it.  Returns false when it lost to a
- * deadlock or a serialization failure and was rolled back, unless this was the
- * last try; other errors are raised.
+ * Run a step in a transaction and commit it.  Returns false if the step failed by a
+ * deadlock or a serialization failure and was rolled back.  On the last try, such
+ * an error is raised.  Other errors are always raised.
  */
 static bool
 try_step(OmTransactions *transactions, OmTransactionStep step, void *state, bool last_try)
@@ -155,8 +156,8 @@ try_step(OmTransactions *transactions, OmTransactionStep step, void *state, bool
 }
 
 /*
- * Run a step in the caller's transaction, whose own work is in it, and commit that.
- * It is not tried again.
+ * Run a step in the caller's transaction and commit it.  It is not tried again,
+ * because that transaction also holds the caller's own work.
  */
 void
 om_transactions_run_once(OmTransactions *transactions, OmTransactionStep step, void *state)
@@ -165,7 +166,7 @@ om_transactions_run_once(OmTransactions *transactions, OmTransactionStep step, v
 }
 
 /*
- * Run a step in a transaction of its own, and commit it.
+ * Run a step in a transaction of its own and commit it.  Try again as needed.
  */
 void
 om_transactions_run(OmTransactions *transactions, OmTransactionStep step, void *state)
@@ -180,8 +181,8 @@ om_transactions_run(OmTransactions *transactions, OmTransactionStep step, void *
 }
 
 /*
- * Sleep between two transactions, so that the now() of the next one comes after
- * it: the end of the last one has begun it already.
+ * Sleep between two transactions.  The last commit has already started the next
+ * transaction, so commit that after the sleep.  The next now() is then after the sleep.
  */
 void
 om_transactions_sleep(double seconds)

@@ -1,6 +1,6 @@
 /*
  * batch_transactions.h
- *		Steps of a procedure that are transactions of their own.
+ *		Runs the steps of a procedure, each in a transaction of its own.
  */
 #ifndef OM_BATCH_TRANSACTIONS_H
 #define OM_BATCH_TRANSACTIONS_H
@@ -11,8 +11,8 @@
 
 typedef struct OmTransactions
 {
-	const char *settings[OM_N_KEPT_SETTINGS]; /* as they were at the start */
-	MemoryContext context;					  /* of a step; reset after each try */
+	const char *settings[OM_N_KEPT_SETTINGS]; /* their values at the start */
+	MemoryContext context;					  /* memory of a step; reset after each try */
 } OmTransactions;
 
 typedef void (*OmTransactionStep)(void *state);

@@ -1,16 +1,17 @@
 /*
  * batches.c
- *		Procedures that work through the jobs of a filter in batches and commit each.
+ *		The SQL procedures that work through the jobs of a filter in batches, and commit
+ *		each batch.
  *
- * The jobs are walked once in id order, from the lowest that matches at the
- * start up to the highest id that the table has then, so that nothing is visited
- * twice and new jobs cannot make the walk endless.  Each batch is a transaction
- * of its own: it is locked, written and committed, so that nobody waits for more
- * than a batch, and whoever stops the procedure undoes no more than the batch
- * that is under way (batch_transactions.c).
+ * A procedure goes through the jobs once, in id order: from the lowest id that matches
+ * at the start to the highest id in the table at that time.  So no job is visited
+ * twice, and new jobs cannot make the walk endless.  Each batch is locked, written and
+ * committed in its own transaction (batch_transactions.c), by verbs/run.c.  Other
+ * sessions wait for one batch at most, and stopping the procedure undoes only the
+ * current batch.
  *
- * Nothing of a table outlives its transaction here: the table is looked up, and the
- * filter and the changes are read, for each batch.
+ * Nothing that we know of a table outlives its transaction.  Each batch looks up the
+ * table, and reads the filter and the changes again.
  */
 #include "functions/batch_transactions.h"
 #include "verbs/verbs.h"
@@ -29,21 +30,21 @@ typedef struct Walk
 	const text *prefix;	  /* NULL: oban_manage.prefix */
 	int32 batch_size;
 	double pause;	 /* seconds */
-	OmSpread spread; /* over the jobs that matched at the start; its rank is of the next batch */
+	OmSpread spread; /* over the jobs that matched at the start; rank is that of the next batch */
 
 	TimestampTz start;
 	OmSurveyRow survey; /* the jobs at the start */
 
-	int64 next; /* all jobs below this id are done, */
-	int64 done; /* and so many were changed */
+	int64 next; /* all jobs below this id are done */
+	int64 done; /* how many jobs were changed */
 
-	OmCall call;	/* of the batch that is being tried; its verb and spread are those of all */
-	uint64 changed; /* in that batch, */
-	int64 reached;	/* and all jobs up to this id */
+	OmCall call;	/* of the current batch; verb and spread are the same for all */
+	uint64 changed; /* jobs changed in the current batch */
+	int64 reached;	/* the batch covers all jobs up to this id */
 } Walk;
 
 /*
- * An interval in microseconds, with months of 30 days.
+ * An interval argument in microseconds, with months of 30 days.
  */
 static double
 interval_argument(FunctionCallInfo fcinfo, int argno, const char *name)
@@ -106,7 +107,7 @@ note_survey(TupleTableSlot *slot, void *state)
 }
 
 /*
- * See how many jobs there are to change, and how far the walk goes.
+ * Find out how many jobs there are to change, and where the walk begins and ends.
  */
 static void
 survey(void *state)
@@ -125,9 +126,9 @@ survey(void *state)
 }
 
 /*
- * Change the next batch.  The jobs above the highest that matched at the start
- * are batches of their own, for going through many that do not match takes time
- * in which the last jobs that do would stay locked.
+ * Change the next batch.  The jobs above the highest id that matched at the start get
+ * batches of their own.  To go through many jobs that do not match takes time, and the
+ * last matching jobs would stay locked for that time.
  */
 static void
 change_batch(void *state)
@@ -142,8 +143,8 @@ change_batch(void *state)
 	walk->changed = om_call_run(call);
 
 	/*
-	 * Should the last job have got a lower id while we waited for it, some are
-	 * looked at again; a higher one cannot be told from its own.
+	 * The id of the last job may have changed while we waited for its lock.  If it
+	 * is lower now, some jobs are looked at again.  If it is higher, we cannot notice.
 	 */
 	walk->reached = call->nrows < walk->batch_size ? end : Max(call->last, walk->next);
 }
@@ -203,8 +204,8 @@ run_walk(Walk *walk, OmTransactions *transactions)
 }
 
 /*
- * What the procedures have in common: after the filter, and the changes of an
- * update, come batch_size, pause, the spread of a retry, prefix and affected.
+ * The common part of the procedures.  Arguments: the filter, the changes (update),
+ * batch_size, pause, spread (retry), prefix, affected.
  */
 static Datum
 run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
@@ -237,7 +238,7 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
 	}
 	walk.prefix = PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno);
 
-	/* Now, for the extension may be dropped while the walk lasts. */
+	/* Look this up now, because the extension may be dropped during the walk. */
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	desc = BlessTupleDesc(desc);
@@ -259,18 +260,18 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb)
  * INOUT affected bigint)
  * oban_update_in_batches(filter jsonb, changes jsonb, batch_size integer, pause interval,
  * prefix text, INOUT affected bigint)
- *		Do to the jobs that match the filter what the verb does, batch_size of
- *		them in each transaction, with a pause after each, and a NOTICE of how
- *		far it is; "affected" gives how many jobs were changed.  Retried jobs run
- *		over the time of the spread from now on: each by its rank in id order
- *		among the jobs that were found at the start.
+ *		Cancel, retry, delete or update the jobs that match the filter, batch_size of
+ *		them in each transaction.  After each transaction come a NOTICE of the
+ *		progress and a pause.  "affected" is the number of jobs changed.  Retried
+ *		jobs start over the time of the spread, from now on: each by its rank in id
+ *		order among the jobs that were found at the start.
  *
- * Errors: not on its own (25001); NULL batch_size, pause or spread (22004);
+ * Errors: called where it cannot commit (25001); NULL batch_size, pause or spread (22004);
  * batch_size below 1, negative pause or spread (22023); a spread beyond the
  * range of times (22008); those of om_jobs_table_by_prefix, om_filter_read and
  * om_changes_check; and what changing the jobs raises.  A deadlock or a
- * serialization failure (40P01, 40001) is raised when the batch was tried
- * MAX_TRIES times, or at once when it is met before the first batch.
+ * serialization failure (40P01, 40001) is raised after a batch was tried MAX_TRIES
+ * times, or immediately if it occurs before the first batch.
  */
 PG_FUNCTION_INFO_V1(oban_cancel_in_batches);
 PG_FUNCTION_INFO_V1(oban_retry_in_batches);

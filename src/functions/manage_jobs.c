@@ -1,10 +1,11 @@
 /*
  * manage_jobs.c
- *		oban_manage_jobs: a verb over many jobs, and what becomes of each of them.
+ *		The SQL function oban_manage_jobs: runs a verb over many jobs (verbs/run.c), and
+ *		returns the outcome for each job.
  *
- * The jobs that the call names are all locked and looked at, also those that the
- * verb does not act on, so that what it says of them was so when it acted.  A
- * dry run looks without a lock.
+ * All jobs that the call names are locked and looked at, also those that the verb does
+ * not act on.  So the returned states are those at the time of the action.  A dry run
+ * looks without a lock.
  */
 #include "verbs/verbs.h"
 
@@ -18,24 +19,25 @@
 
 typedef struct Outcome
 {
-	const char *old_state; /* NULL: there is no such job */
-	const char *new_state; /* NULL: there is none */
+	const char *old_state; /* NULL: no such job */
+	const char *new_state; /* NULL: the job has none */
 	bool applies;		   /* does the verb act on the job? */
-	bool spent;			   /* it would, had the job not made so many attempts; retry */
-	bool done;			   /* does the row that was written say so? */
+	bool spent;			   /* retry: it would, but the job has made too many attempts */
+	bool done;			   /* does the written row have the verb's new state? */
 } Outcome;
 
 typedef struct Outcomes
 {
 	OmObserver observer;
-	OmJobIds ids; /* distinct, in order */
-	Outcome *each;
-	List *states; /* their names, each once */
+	OmJobIds ids;  /* distinct, sorted */
+	Outcome *each; /* for each of ids */
+	List *states;  /* names of states, each once */
 	MemoryContext context;
 } Outcomes;
 
 /*
- * The name of a state, which may be NULL; there are few, so each is kept once.
+ * A kept copy of the name of a state, or NULL for NULL.  Each name is kept once,
+ * because there are few.
  */
 static const char *
 keep_state(Outcomes *outcomes, const text *name)
@@ -64,8 +66,8 @@ keep_state(Outcomes *outcomes, const text *name)
 }
 
 /*
- * The outcome of the job; NULL when it is none of ours: a trigger has given the row
- * another id, or a foreign table's server has sent a row that was not asked for.
+ * The outcome of a job.  NULL if the call did not name it: a trigger changed the row's
+ * id, or a foreign server sent a row that was not asked for.
  */
 static Outcome *
 find_outcome(Outcomes *outcomes, int64 id)
@@ -76,8 +78,8 @@ find_outcome(Outcomes *outcomes, int64 id)
 }
 
 /*
- * Note a job that was found.  Returns whether the verb acts on it.  Where
- * partitions or children repeat an id, one that it acts on counts.
+ * Record a job that was found.  Returns whether the verb acts on it.  If partitions or
+ * children repeat an id, a row that the verb acts on is preferred.
  */
 static bool
 note_old_state(const OmFoundRow *row, void *state)
@@ -90,7 +92,7 @@ note_old_state(const OmFoundRow *row, void *state)
 	if (!outcome->applies)
 	{
 		outcome->old_state = keep_state(outcomes, row->state);
-		/* What is written says what becomes of it, or that it stays as it is. */
+		/* Unless in a dry run, note_new_state sets the new state if the job is written. */
 		outcome->new_state = outcomes->observer.dry_run && row->applies
 								 ? keep_state(outcomes, row->new_state)
 								 : outcome->old_state;
@@ -101,8 +103,8 @@ note_old_state(const OmFoundRow *row, void *state)
 }
 
 /*
- * Note a job that was written.  Where partitions or children repeat an id, one that
- * was done counts.
+ * Record a job that was written.  If partitions or children repeat an id, a row that
+ * was done is preferred.
  */
 static void
 note_new_state(const OmWrittenRow *row, void *state)
@@ -272,8 +274,8 @@ note_hidden(TupleTableSlot *slot, void *state)
 }
 
 /*
- * Row-level security may let the caller see jobs that it does not let it lock:
- * look for those as well.
+ * Row-level security may let the caller see jobs that the caller may not lock.  Look
+ * for those too.
  */
 static void
 find_visible(const OmCall *call, Outcomes *outcomes)
@@ -294,14 +296,14 @@ find_visible(const OmCall *call, Outcomes *outcomes)
  * oban_manage_jobs(action text, job_ids bigint[], changes jsonb, dry_run boolean,
  * prefix text) -> table (job_id bigint, outcome text, old_state text, new_state text,
  * reason text)
- *		Cancel, retry, delete or update the jobs; returns what became of each
- *		distinct id, in id order, or with dry_run what would.  NULL ids are passed
- *		over; ids that do not exist are not_found, for update too.
+ *		Cancel, retry, delete or update the jobs.  Returns the outcome for each
+ *		distinct id, in id order; with dry_run, the outcome that the call would have.
+ *		NULL ids are skipped.  Ids that do not exist are not_found, for update too.
  *
  * Errors: action or dry_run is NULL (22004); no such action, changes without
  * update (22023); those of om_jobs_table_by_prefix and om_changes_check; too few
- * max_attempts for the attempts that a job has made (22023); and what the
- * table itself raises.
+ * max_attempts for the attempts that a job has made (22023); and errors of the
+ * table itself.
  */
 PG_FUNCTION_INFO_V1(oban_manage_jobs);
 

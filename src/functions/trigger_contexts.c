@@ -1,7 +1,8 @@
 /*
  * trigger_contexts.c
  *		The context that a callable gets from a trigger besides the job: the
- *		operation, the table, and the row, as one jsonb object.
+ *		operation, the table, and the row, as one jsonb object.  triggers.c calls this
+ *		file.
  *
  * A statement trigger makes the contexts in the order of its rows, and needs them
  * in the order of the jobs.  So each context is stored, once for all the jobs of
@@ -9,9 +10,9 @@
  * to work_mem; the others in a temporary file.
  *
  * The tuplesort of the jobs (triggers.c) could carry the contexts and spill by
- * itself, but each job would need its own copy, and a row may name thousands of
- * jobs.  We measured it for rows of one job too: 10,000 rows with contexts of 10 kB
- * took 1.1 to 1.3 times the processor time.
+ * itself.  But then each job needs its own copy of the context, and a row may name
+ * thousands of jobs.  We also measured rows of one job each: 10,000 rows with contexts of
+ * 10 kB took 1.1 to 1.3 times the processor time.
  */
 #include "functions/triggers.h"
 
@@ -31,7 +32,7 @@
 /* The next batch keeps the contexts that were read before, if they take no more bytes than this */
 #define KEPT_LOADED (8 * 1024 * 1024)
 
-/* A position with this bit is one in the file, else it is one in memory */
+/* A position with this bit is in the file, one without it in memory */
 #define IN_FILE (INT64CONST(1) << 62)
 
 /*
@@ -121,9 +122,8 @@ push_row(JsonbParseState **state, OmTriggerContexts *contexts, bool is_new, Tupl
 }
 
 /*
- * Make the context for the row that the trigger is at, as jsonb.  In a row
- * trigger it has both versions of the row, in a statement trigger the version
- * that names the jobs.
+ * Make the context for the trigger's current row, as jsonb.  In a row trigger it has
+ * both versions of the row, in a statement trigger the version that names the jobs.
  */
 Datum
 om_trigger_context(OmTriggerContexts *contexts)
@@ -159,8 +159,8 @@ om_trigger_context(OmTriggerContexts *contexts)
 }
 
 /*
- * Store the context for the row that the trigger is at.  Returns its position;
- * positions are in the order of the rows.
+ * Store the context for the trigger's current row.  Returns its position; positions are
+ * in the order of the rows.
  */
 int64
 om_trigger_contexts_put(OmTriggerContexts *contexts)
@@ -228,9 +228,9 @@ typedef struct LoadedContext
 } LoadedContext;
 
 /*
- * Must the batch end, because the contexts that were read from the file take too
- * much memory?  When "anew" is true, a new batch begins: it does not need the
- * contexts of the batch before, so they are freed, unless they take little.
+ * Must the batch end, because the contexts that were read from the file take too much
+ * memory?  If "anew" is true, a new batch begins.  It does not need the contexts of the
+ * previous batch, so these are freed, unless they take little memory.
  */
 bool
 om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew)
@@ -240,7 +240,7 @@ om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew)
 	if (!anew)
 		return MemoryContextMemAllocated(contexts->loaded_context, true) > MOST_LOADED;
 
-	/* If they are few, jobs to come may need the same contexts: keep them. */
+	/* Keep contexts that take little memory, because later jobs may need them again. */
 	if (MemoryContextMemAllocated(contexts->loaded_context, true) > KEPT_LOADED)
 	{
 		MemoryContextReset(contexts->loaded_context);
@@ -250,9 +250,9 @@ om_trigger_contexts_full(OmTriggerContexts *contexts, bool anew)
 }
 
 /*
- * The context at a position.  Must be called after all contexts are stored.  A
- * context of the file is read once, and stays valid until
- * om_trigger_contexts_full is called for a new batch.
+ * The context at a position.  Must be called after all contexts are stored.  A context in
+ * the file is read once, and stays valid until om_trigger_contexts_full is called for a
+ * new batch.
  */
 Datum
 om_trigger_contexts_get(OmTriggerContexts *contexts, int64 position)

@@ -1,6 +1,7 @@
 /*
  * trigger_rows.c
- *		The rows that fired a trigger, and the jobs that they name.
+ *		Reads the rows that fired a trigger, and the jobs that they name.  triggers.c
+ *		calls this file.
  *
  * A row trigger has one row, in an old and a new version.  A statement trigger
  * has all the rows of its statement, in its transition tables.  The trigger's
@@ -18,7 +19,7 @@
 #define QUALIFIER_LENGTH 4 /* of "OLD." and "NEW." */
 
 /*
- * Raise an error: the event that fired the trigger, or its transition tables,
+ * Raise an error, because the event that fired the trigger, or its transition tables,
  * do not give the rows that name the jobs.
  */
 static void
@@ -32,8 +33,8 @@ refuse(const OmTrigger *trigger, const char *detail, const char *hint)
 }
 
 /*
- * Read the first argument: which column, of which row version?  Without OLD. or
- * NEW. it is the new version, or the old one when the rows are deleted.
+ * Read the first argument: which column, of which row version?  Without OLD. or NEW.
+ * the new version is read, or the old one if the rows are deleted.
  */
 static void
 read_column_argument(OmTrigger *trigger)
@@ -79,7 +80,7 @@ find_job_column(OmTrigger *trigger)
 			 errhint("The trigger's first argument is the name of the column that holds the "
 					 "jobs' ids, as it is, with OLD. or NEW. before it if wanted.")));
 
-	/* PostgreSQL forbids the first in the WHEN clause of such a trigger too. */
+	/* PostgreSQL also forbids generated columns of NEW in a BEFORE trigger's WHEN clause. */
 	if ((column->attgenerated && trigger->reads_new &&
 		 TRIGGER_FIRED_BEFORE(trigger->data->tg_event)) ||
 		column->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
@@ -113,8 +114,8 @@ trigger_error_callback(void *arg)
 }
 
 /*
- * Raise an error unless the trigger was created with so many arguments, or with
- * one more, which is the prefix.
+ * Raise an error unless the trigger was created with "nargs" arguments, or with one
+ * more, which is the prefix.
  */
 static void
 check_number_of_arguments(const OmTrigger *trigger, int nargs)
@@ -162,13 +163,13 @@ push_error_context(OmTrigger *trigger)
 }
 
 /*
- * Prepare to read the rows that fired the trigger.  The trigger function takes
- * so many arguments, and an optional prefix after them.  From here to
- * om_trigger_return, the context of an error names the trigger.
+ * Prepare to read the rows that fired the trigger.  The trigger function takes "nargs"
+ * arguments, and then an optional prefix.  From here to om_trigger_return, the context
+ * of an error names the trigger.
  *
- * Errors: not called as a trigger, fired by TRUNCATE, or the transition table
- * or the row version that it needs is missing (39P01); a wrong number of
- * arguments (22023); no such column (42703); the column cannot hold ids (42804).
+ * Errors: not called as a trigger, fired by TRUNCATE, or the transition table or row
+ * version that is needed is missing (39P01); a wrong number of arguments (22023); no
+ * such column (42703); the column cannot hold ids (42804).
  */
 void
 om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs)
@@ -192,7 +193,7 @@ om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs)
 }
 
 /*
- * Move to the next row; false when there is none.
+ * Move to the next row; false if there is none.
  */
 bool
 om_trigger_next_row(OmTrigger *trigger)
@@ -242,7 +243,7 @@ om_trigger_add_row_jobs(OmTrigger *trigger, OmJobIds *ids)
 }
 
 /*
- * Make a list of the jobs that all the rows name, in order, each once.
+ * List the jobs that all the rows name, sorted, each once.
  */
 void
 om_trigger_jobs(OmTrigger *trigger, OmJobIds *ids)
@@ -254,8 +255,8 @@ om_trigger_jobs(OmTrigger *trigger, OmJobIds *ids)
 }
 
 /*
- * The jobs table of the prefix, which is the argument after so many others.  A
- * trigger without that argument has the prefix of oban_manage.prefix.
+ * The jobs table of the prefix, which is the argument after "nargs" others.  Without
+ * that argument, the prefix is the setting oban_manage.prefix.
  */
 Oid
 om_trigger_jobs_table(const OmTrigger *trigger, int nargs)
@@ -268,7 +269,7 @@ om_trigger_jobs_table(const OmTrigger *trigger, int nargs)
 }
 
 /*
- * Remove what om_trigger_begin set up for errors.  Returns what the trigger
+ * Remove the error context that om_trigger_begin set up.  Returns what the trigger
  * function must return so that PostgreSQL does the operation unchanged.
  */
 Datum

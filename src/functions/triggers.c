@@ -1,9 +1,11 @@
 /*
  * triggers.c
- *		The trigger functions, one for each verb.
+ *		The trigger functions, one for each verb.  They read the rows (trigger_rows.c),
+ *		make contexts for callables (trigger_contexts.c), and run the verbs
+ *		(verbs/transitions.c, verbs/update.c, verbs/update_with.c).
  *
- * A trigger passes over jobs that do not exist, also in update, because Oban
- * prunes jobs and the rows that name them stay.
+ * A trigger skips jobs that do not exist, also in update, because Oban prunes jobs and
+ * the rows that name them stay.
  */
 #include "functions/triggers.h"
 
@@ -48,8 +50,8 @@ change_jobs(FunctionCallInfo fcinfo, OmVerb verb)
  * oban_cancel_job(), oban_retry_job(), oban_delete_job() -> trigger
  *		Arguments of the trigger: the column with the jobs' ids, and a prefix.
  *
- * Errors: those of om_trigger_begin and om_jobs_table_by_prefix, and what the
- * jobs table itself raises.
+ * Errors: those of om_trigger_begin and om_jobs_table_by_prefix, and errors of the
+ * jobs table itself.
  */
 PG_FUNCTION_INFO_V1(oban_cancel_job_trigger);
 PG_FUNCTION_INFO_V1(oban_retry_job_trigger);
@@ -80,7 +82,7 @@ oban_delete_job_trigger(PG_FUNCTION_ARGS)
  *		Arguments of the trigger: the column with the jobs' ids, the changes, and
  *		a prefix.
  *
- * Errors: as for oban_cancel_job(); the changes are no JSON (22P02); those of
+ * Errors: as for oban_cancel_job(); the changes are not JSON (22P02); those of
  * om_changes_check; too few max_attempts for the attempts already made (22023).
  */
 PG_FUNCTION_INFO_V1(oban_update_job_trigger);
@@ -106,7 +108,7 @@ oban_update_job_trigger(PG_FUNCTION_ARGS)
 
 /* ---- update with a callable ---- */
 
-/* What the tuplesort holds of each job that a row of a statement trigger names */
+/* The tuplesort's columns; it has an item for each job that a row names */
 #define ITEM_JOB	 1 /* bigint */
 #define ITEM_CONTEXT 2 /* bigint; the position of the row's context (trigger_contexts.c) */
 #define ITEM_COLUMNS 2
@@ -173,7 +175,7 @@ sort_jobs(RowJobs *jobs, OmTrigger *trigger)
 }
 
 /*
- * The next of the sorted jobs, for OmNextJob.
+ * An OmNextJob that gives the sorted jobs.
  */
 static bool
 next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)
@@ -191,10 +193,10 @@ next_of_sorted(void *state, bool anew, int64 *id, NullableDatum *context)
 }
 
 /*
- * Find the function of a signature.  Its types are those of PostgreSQL and of
- * the given schema; others must have their schema.  The session's search_path
- * must not choose them.  pg_temp is named last, because PostgreSQL searches it
- * first where it is not named.
+ * Find the function of a signature.  Types without a schema are PostgreSQL's, or those
+ * of the given schema; other types need their schema.  The session's search_path must not
+ * choose them.  pg_temp is named last, because PostgreSQL searches it first if it is not
+ * named.
  */
 static Oid
 find_signature(const char *signature, Oid schema)
@@ -257,11 +259,11 @@ update_with(FunctionCallInfo fcinfo, const OmTrigger *trigger, OmNextJob next, v
 /*
  * oban_update_job_with() -> trigger
  *		Arguments of the trigger: the column with the jobs' ids, the callable with
- *		its schema, and a prefix.  Types in a callable's signature are those of
- *		PostgreSQL and of this extension, or have their schema too.
+ *		its schema, and a prefix.  In a callable's signature, types other than
+ *		PostgreSQL's and this extension's need their schema too.
  *
- * Errors: as for oban_cancel_job(); a callable without a schema, or in that of
- * temporary objects (22023); those of oban_update_job_with with arguments.
+ * Errors: as for oban_cancel_job(); a callable without a schema, or in pg_temp
+ * (22023); those of oban_update_job_with with arguments.
  */
 PG_FUNCTION_INFO_V1(oban_update_job_with_trigger);
 

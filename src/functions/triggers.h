@@ -1,6 +1,6 @@
 /*
  * triggers.h
- *		What the files of the trigger functions share.
+ *		What triggers.c, trigger_rows.c and trigger_contexts.c share.
  */
 #ifndef OM_TRIGGERS_H
 #define OM_TRIGGERS_H
@@ -12,19 +12,19 @@
 #include "utils/hsearch.h"
 #include "utils/tuplestore.h"
 
-/* ---- trigger_rows.c: what fired a trigger, and the jobs that its rows name ---- */
+/* ---- trigger_rows.c: the rows that fired a trigger, and the jobs that they name ---- */
 
 typedef struct OmTrigger
 {
 	TriggerData *data;
-	const char *column; /* that holds the jobs */
+	const char *column; /* holds the jobs' ids */
 	AttrNumber attnum;
-	Oid type; /* of its ids */
+	Oid type; /* of an id */
 	bool is_array;
-	bool reads_new;			/* the row version: NEW, or OLD */
+	bool reads_new;			/* the NEW version of a row, not OLD */
 	Tuplestorestate *table; /* the transition table; NULL in a row trigger */
-	int table_pointer;		/* our place in it */
-	TupleTableSlot *row;	/* the one that is looked at */
+	int table_pointer;		/* our read pointer in table */
+	TupleTableSlot *row;	/* the current row */
 	ErrorContextCallback callback;
 } OmTrigger;
 
@@ -35,17 +35,17 @@ extern void om_trigger_jobs(OmTrigger *trigger, OmJobIds *ids);
 extern Oid om_trigger_jobs_table(const OmTrigger *trigger, int nargs);
 extern Datum om_trigger_return(const OmTrigger *trigger);
 
-/* ---- trigger_contexts.c: what callables get from a trigger ---- */
+/* ---- trigger_contexts.c: the contexts that callables get from a trigger ---- */
 
 typedef struct OmTriggerContexts
 {
 	const OmTrigger *trigger;
-	MemoryContext context; /* that lives until the end */
+	MemoryContext context; /* lives as long as OmTriggerContexts */
 	FmgrInfo to_jsonb;
 	StringInfoData memory;		  /* stored contexts, up to work_mem */
-	BufFile *file;				  /* the others, each after its size; NULL: none */
-	HTAB *loaded;				  /* contexts of the file that were read, by position */
-	MemoryContext loaded_context; /* that they are in */
+	BufFile *file;				  /* further contexts, each after its size; NULL: none */
+	HTAB *loaded;				  /* contexts that were read from the file, by position */
+	MemoryContext loaded_context; /* memory of loaded */
 } OmTriggerContexts;
 
 extern void om_trigger_contexts_begin(OmTriggerContexts *contexts, const OmTrigger *trigger);

@@ -1,7 +1,7 @@
 /*
  * pending_changes.c
- *		Changes of many jobs, each its own, that are collected to be written by few
- *		statements.
+ *		Collects changes that differ from job to job, so that few statements can
+ *		write them.  update_with.c calls this file.
  */
 #include "verbs/verbs.h"
 
@@ -12,7 +12,7 @@
 #include "utils/memutils.h"
 
 /*
- * Start to collect the changes of so many jobs at most, in the current memory
+ * Start to collect changes, of at most "capacity" jobs, in the current memory
  * context.
  */
 void
@@ -26,7 +26,8 @@ om_pending_init(OmPendingChanges *changes, int capacity)
 }
 
 /*
- * Add a copy of the changes of a job, whose id is larger than those before.
+ * Add a copy of the changes of a job.  Its id must be larger than those added
+ * before.
  */
 void
 om_pending_add(OmPendingChanges *changes, int64 id, const OmChanges *added,
@@ -53,10 +54,9 @@ om_pending_add(OmPendingChanges *changes, int64 id, const OmChanges *added,
 }
 
 /*
- * Take out those that change the same columns as the first one, so that one
- * statement can write them, and no other column.  Those taken are in order too,
- * and live until the changes that they come from are cleared.  Returns the
- * columns.
+ * Move into "taken" the jobs that change the same columns as the first job, so
+ * that one statement can write them.  They stay sorted by id.  Their values live
+ * until "changes" is cleared.  Returns the columns.
  */
 OmColumnSet
 om_pending_take(OmPendingChanges *changes, OmPendingChanges *taken)
@@ -86,7 +86,7 @@ om_pending_take(OmPendingChanges *changes, OmPendingChanges *taken)
 }
 
 /*
- * The values of a column as an array.
+ * The values of a column as an array, one for each job.
  */
 static Datum
 values_of_column(const OmPendingChanges *changes, OmUpdateColumn column)
@@ -108,14 +108,14 @@ values_of_column(const OmPendingChanges *changes, OmUpdateColumn column)
 	}
 	get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
 	array = construct_array(values, count, type, typlen, typbyval, typalign);
-	/* Expanded, for in a flat array an element is found by walking to it. */
+	/* Expand the array, because finding an element of a flat array means walking to it. */
 	return EOHPGetRODatum(
 		DatumGetEOHP(expand_array(PointerGetDatum(array), CurrentMemoryContext, NULL)));
 }
 
 /*
- * The values of OM_WRITE_EACH for changes of the same columns: an array for each
- * column.  They live until these changes are cleared.
+ * The parameters of OM_WRITE_EACH, for jobs that change the same columns: an
+ * array for each column.  The arrays live until "changes" is cleared.
  */
 void
 om_pending_values(const OmPendingChanges *changes, Datum *values)

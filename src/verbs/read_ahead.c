@@ -1,11 +1,11 @@
 /*
  * read_ahead.c
- *		The jobs of a batch of an update by a callable (update_with.c): locked and read
- *		many at a time, and handed out one after the other.
+ *		Locks and reads the jobs of a batch, many at a time, and hands them out one
+ *		by one.
  *
- * The command counter tells when anything was written after the jobs were read.  Then
- * they are read again, without another lock.  Calls update_steps.c, which runs the
- * statements.
+ * The command counter shows whether anything was written after the jobs were read.
+ * If so, they are read again, without another lock.  update_with.c calls this file;
+ * this file calls update_steps.c, which runs the statements.
  */
 #include "verbs/verbs.h"
 
@@ -16,7 +16,7 @@
 #include "miscadmin.h"
 #include "utils/typcache.h"
 
-/* What is kept of a job that is locked and read */
+/* The columns that are kept of each job */
 enum
 {
 	KEPT_ID = 1,	   /* bigint */
@@ -24,7 +24,7 @@ enum
 	KEPT_ATTEMPT,	   /* integer */
 	KEPT_MAY_RUN,	   /* boolean */
 	KEPT_HASHES,	   /* bytea; OmColumnHashes */
-	KEPT_ARGUMENT,	   /* as the callable takes it */
+	KEPT_ARGUMENT,	   /* the job, in the type that the callable takes */
 	KEPT_N_COLUMNS = KEPT_ARGUMENT
 };
 
@@ -43,8 +43,8 @@ kept_desc(Oid argument_type)
 }
 
 /*
- * Begin to read jobs for an update, in the current memory context, at most so many at
- * a time.
+ * Prepare to read jobs for an update, at most "most" at a time.  Allocates in the
+ * current memory context.
  */
 void
 om_read_ahead_init(OmReadAhead *reading, OmUpdate *update, Oid argument_type, int most)
@@ -61,7 +61,7 @@ om_read_ahead_init(OmReadAhead *reading, OmUpdate *update, Oid argument_type, in
 }
 
 /*
- * Begin a batch of jobs, whose ids are in ascending order.
+ * Begin a batch of jobs.  The ids are in ascending order.
  */
 void
 om_read_ahead_begin_batch(OmReadAhead *reading, const int64 *ids, int nids)
@@ -74,7 +74,7 @@ om_read_ahead_begin_batch(OmReadAhead *reading, const int64 *ids, int nids)
 }
 
 /*
- * Hash a value by its bytes as they are stored, which takes no memory.
+ * A hash over the bytes of a value as they are stored, which takes no memory.
  */
 static uint32
 hash_stored(Datum value, const FormData_pg_attribute *column)
@@ -137,7 +137,7 @@ keep_row(TupleTableSlot *slot, void *state)
 }
 
 /*
- * Read the row that we are at, which keep_row has kept.
+ * Read the current row, as keep_row stored it.
  */
 static void
 read_kept(const OmReadAhead *reading, OmFoundRow *row, OmColumnHashes *hashes)
@@ -157,9 +157,12 @@ read_kept(const OmReadAhead *reading, OmFoundRow *row, OmColumnHashes *hashes)
 }
 
 /*
- * Read jobs of the batch, from its index on, and lock them unless they are locked.
- * What was looked for before and not found is not looked for again: if it is there
- * by now, it may be below a job that is locked.
+ * Read jobs of the batch, starting at the index "from".  Lock them unless they are
+ * already locked.
+ *
+ * An id that was not found before is not looked for again.  If the job exists by
+ * now, locking it could break the id order, because a job with a higher id may be
+ * locked already.
  */
 static void
 read_jobs(OmReadAhead *reading, int from)
@@ -204,7 +207,8 @@ om_read_ahead_is_overtaken(const OmReadAhead *reading)
 }
 
 /*
- * Move to the row of the job at the batch's index; false when there is none.
+ * Move to the row of the job at an index of the batch; false if there is no such
+ * job.
  */
 static bool
 seek_row(OmReadAhead *reading, int i)
@@ -226,9 +230,9 @@ seek_row(OmReadAhead *reading, int i)
 }
 
 /*
- * Get the job at the batch's index, as it is now and without what is "updatable", and
- * the hashes of its columns.  They live until the next one is asked for.  Returns false when
- * there is no such job.
+ * Get the job at an index of the batch, as it is now, and the hashes of its updatable
+ * columns.  The row has no "updatable", and is valid until the next job is asked
+ * for.  Returns false if there is no such job.
  */
 bool
 om_read_ahead_get(OmReadAhead *reading, int i, OmFoundRow *row, OmColumnHashes *hashes)

@@ -1,11 +1,11 @@
 /*
  * transitions.c
- *		The cores of the verbs that change a job's state or remove it: cancel, retry,
- *		delete.
+ *		The verbs that change a job's state or remove the job: cancel, retry, delete.
  *
- * They differ in their statements (statements/verb_table.c), and in whom they tell:
- * cancel the worker of a job that was executing, retry the workers of its
- * queue, delete nobody.
+ * They differ in their statements (statements/verb_table.c) and in their signals.
+ * Cancel signals the worker of a job that was executing, retry signals the workers
+ * of the job's queue, delete sends no signal.  run.c, change_jobs.c and triggers.c
+ * call this file.
  */
 #include "verbs/verbs.h"
 
@@ -13,18 +13,18 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 
-/* A call whose jobs are being changed */
+/* A running call */
 typedef struct Transition
 {
 	OmCall *call;
-	OmJobIds executing; /* those of the jobs found that were executing; cancel only */
-	bool was_executing; /* was the job that was just written? cancel without finding */
-	uint64 done;		/* jobs whose row, as it was written, says so */
+	OmJobIds executing; /* cancel: found jobs that were executing */
+	bool was_executing; /* cancel without finding: was the job just written executing? */
+	uint64 done;		/* jobs whose written row has the verb's new state */
 	OmSignals signals;
 } Transition;
 
 /*
- * Take a job that was found, if the verb acts on it.
+ * Add a job that was found, if the verb acts on it.
  */
 static void
 take_found(TupleTableSlot *slot, void *state)
@@ -42,8 +42,8 @@ take_found(TupleTableSlot *slot, void *state)
 }
 
 /*
- * When the i-th of the call's jobs is to run.  There may be more jobs than at the
- * start: those above its number run at the end.
+ * When the i-th job of the call is to run.  More jobs may match now than at the start
+ * of the spread; the extra ones run at its end.
  */
 static Timestamp
 time_in_spread(const OmSpread *spread, int i)
@@ -55,7 +55,7 @@ time_in_spread(const OmSpread *spread, int i)
 }
 
 /*
- * Has the time come when a retried job is to run?
+ * Is a retried job with this time to run now?
  */
 static bool
 has_come(Timestamp time)
@@ -64,8 +64,8 @@ has_come(Timestamp time)
 }
 
 /*
- * Called for each job that was written.  A trigger of the table may have given it
- * another state than the verb did: then it does not count, and nobody is told.
+ * Called for each job that was written.  If a trigger of the table gave the job a
+ * state other than the verb's, the job does not count and nobody is signalled.
  */
 static void
 count_and_signal(TupleTableSlot *slot, void *state)
@@ -88,8 +88,8 @@ count_and_signal(TupleTableSlot *slot, void *state)
 }
 
 /*
- * What the writing statement returns.  Where nobody is told of the jobs, and nobody
- * asks, it need not return them.
+ * What the writing statement returns: nothing if the verb sends no signals and there
+ * is no observer.
  */
 static OmReturns
 written_returns(const OmCall *call)
@@ -100,8 +100,8 @@ written_returns(const OmCall *call)
 }
 
 /*
- * The query that writes jobs.  Its times are parameters where any of the jobs is to
- * run later than now.
+ * The query that writes jobs.  It has the times as parameters if a job may run later
+ * than now.
  */
 static OmQuery
 write_query(const OmCall *call, OmStep step, OmConditionSet conditions)
@@ -118,7 +118,7 @@ write_query(const OmCall *call, OmStep step, OmConditionSet conditions)
 }
 
 /*
- * How many of the jobs that were written are done.
+ * The number of jobs done, of those written.
  */
 static uint64
 count_done(const Transition *transition, OmQuery query, uint64 written)
@@ -127,7 +127,7 @@ count_done(const Transition *transition, OmQuery query, uint64 written)
 }
 
 /*
- * Write the jobs that were found and locked; returns how many are done.
+ * Write the jobs that were found and locked.  Returns the number of jobs done.
  */
 static uint64
 write_found(Transition *transition)
@@ -162,9 +162,9 @@ begin_transition(Transition *transition, OmCall *call)
 }
 
 /*
- * Transition those of the jobs of the call's filter that the verb applies to: lock
- * them in id order, then write what was locked.  Returns how many were changed.
- * The caller has connected to SPI.
+ * Change the jobs of the call's filter that the verb applies to: lock them in id
+ * order, then write the locked ones.  Returns how many were changed.  The caller has
+ * connected to SPI.
  */
 uint64
 om_transition_found(OmCall *call)
@@ -179,15 +179,15 @@ om_transition_found(OmCall *call)
 }
 
 /*
- * The same for the jobs of an array of ids, by one statement where that locks
- * them in order.
+ * The same for an array of ids.  One statement does it if that statement locks the
+ * jobs in id order.
  */
 uint64
 om_transition_jobs(OmCall *call, ArrayType *ids)
 {
 	OmQuery query =
 		write_query(call, call->verb == OM_CANCEL ? OM_WRITE_NOTE : OM_WRITE, OM_BY_IDS);
-	/* When retried jobs are to run, or both times of OM_WRITE_NOTE; Oban's timestamps hold UTC. */
+	/* Retry: when to run.  Cancel: both times of OM_WRITE_NOTE.  Oban's timestamps hold UTC. */
 	Datum time = TimestampGetDatum(call->verb == OM_RETRY ? call->retry_at
 														  : GetCurrentTransactionStartTimestamp());
 	Datum params[] = {PointerGetDatum(ids), time, time};
@@ -205,10 +205,10 @@ om_transition_jobs(OmCall *call, ArrayType *ids)
 }
 
 /*
- * Transition one job, by one statement where that is enough: cancel must know
- * whether the job was executing, so its statement passes over one that is, and
- * only when it changed nothing is the job locked and looked at.  The caller has
- * connected to SPI.
+ * Change one job, by one statement if possible.  Cancel must know whether the job was
+ * executing, so its statement skips executing jobs.  If it changed nothing, the job is
+ * locked and looked at.  Returns whether the job was changed.  The caller has connected
+ * to SPI.
  */
 bool
 om_transition_job(OmCall *call, int64 id)

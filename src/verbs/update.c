@@ -1,10 +1,12 @@
 /*
  * update.c
- *		Updating jobs: the same checked changes to each of them.
+ *		Makes the same checked changes to each of a set of jobs.
  *
- * All of the jobs named are updated, or none.  One UPDATE does it where it goes
- * through the jobs in id order; what it passes over is settled without a lock.
- * Otherwise the jobs are locked in that order, looked at, and written by one UPDATE.
+ * All of the jobs named are updated, or none.  If one UPDATE goes through the jobs in
+ * id order, it writes them without locking them first; the jobs that it skipped are
+ * then settled without a lock.  Otherwise the jobs are locked in id order, looked at,
+ * and written by one UPDATE.  run.c, update_jobs.c, triggers.c and update_with.c call
+ * this file; this file calls update_steps.c.
  */
 #include "verbs/verbs.h"
 
@@ -24,8 +26,7 @@ look_at_locked(TupleTableSlot *slot, void *state)
 }
 
 /*
- * The query that writes the same changes to the jobs of the update, and its
- * values.
+ * The query that writes the update's changes, and its values.
  */
 static OmQuery
 same_query(const OmUpdate *update, OmStep step, Datum *values)
@@ -48,8 +49,8 @@ same_query(const OmUpdate *update, OmStep step, Datum *values)
 }
 
 /*
- * Write the same changes to the jobs of the update, of which there is one, or
- * which are locked.  Returns how many were written.
+ * Write the changes to the jobs of the update.  The jobs must be locked, unless there
+ * is only one.  Returns how many were written.
  */
 static uint64
 write_same(OmUpdate *update, OmStep step)
@@ -70,7 +71,8 @@ mark_existing(TupleTableSlot *slot, void *state)
 }
 
 /*
- * Leave in the list the jobs that a snapshot shows, or raise an error.
+ * Keep in the list the jobs that a snapshot shows.  If jobs are missing that must
+ * exist, raise an error.
  */
 static void
 find_existing(OmUpdate *update, Snapshot snapshot)
@@ -81,11 +83,13 @@ find_existing(OmUpdate *update, Snapshot snapshot)
 }
 
 /*
- * Settle the jobs that one statement has not written.  The others are locked by
- * now, so these must not be locked any more, because they may be below.  Those
- * that were there before the statement, and are there still, were kept by a
- * trigger of the table, and are passed over.  All else is missing: a job that has
- * come since then was not there when the call began.
+ * Settle the jobs that the one statement has not written.  Do not lock these jobs,
+ * because the statement may already have locked jobs with higher ids.
+ *
+ * A job that existed before the statement, and still exists, was kept from the
+ * update by a trigger of the table.  It is skipped.  All other jobs are missing.  A
+ * job that was created since then is missing too, because it did not exist when the
+ * call began.
  */
 static void
 settle_rest(OmUpdate *update, Snapshot before)
@@ -99,13 +103,13 @@ settle_rest(OmUpdate *update, Snapshot before)
 }
 
 /*
- * Write them to jobs that are not locked, if one statement can do that in id
+ * Write the changes to jobs that are not locked, if one statement can do so in id
  * order.  Returns whether it did; then all of the jobs are settled.
  *
- * Whether a job was scheduled before matters only where it may become available,
- * and its queue must be woken.  Jobs are locked first where the statement alone
- * would not tell why it passed over one: it may have made too many attempts, or a
- * policy may hide it.
+ * Whether a job was scheduled before matters only if the changes can make it
+ * available, because its queue must then be woken.  The jobs are locked first if the
+ * statement would not show why it skipped one: the job may have made too many
+ * attempts, or a policy may hide it.
  */
 static bool
 write_unlocked(OmUpdate *update)
@@ -137,8 +141,8 @@ write_unlocked(OmUpdate *update)
 }
 
 /*
- * Make the same changes to the jobs of the update, or raise an error.  Empty
- * changes write nothing, so they lock nothing either.
+ * Make the changes to the jobs of the update, or raise an error.  Empty changes write
+ * and lock nothing.
  */
 void
 om_update_same(OmUpdate *update)
@@ -160,9 +164,9 @@ om_update_same(OmUpdate *update)
 }
 
 /*
- * Update the jobs, whose ids are distinct and in order, and put them into the
- * result, which may be NULL.  NULL changes stand for SQL NULL; they are checked
- * even when there is no job.
+ * Update the jobs and put them into the result, which may be NULL.  The ids are
+ * distinct and sorted.  NULL "json" means SQL NULL.  The changes are checked even if
+ * there is no job.
  */
 void
 om_update_jobs(Oid jobs, OmJobIds *ids, const Jsonb *json, bool missing_ok, OmJobResult *result)
@@ -204,9 +208,9 @@ look_at_found(TupleTableSlot *slot, void *state)
 }
 
 /*
- * Update the jobs of the call's filter.  Returns how many were updated; with
- * empty changes, which write and lock nothing, how many were found.  The caller
- * has connected to SPI.
+ * Update the jobs of the call's filter.  Returns how many were updated.  Empty changes
+ * write and lock nothing; then it returns how many jobs were found.  The caller has
+ * connected to SPI.
  */
 uint64
 om_update_found(OmCall *call)

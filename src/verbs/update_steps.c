@@ -1,10 +1,10 @@
 /*
  * update_steps.c
- *		The steps of an update: statements over a list of jobs, which note which of
- *		them are done.
+ *		The steps of an update.  A step is a statement over a list of jobs, and marks
+ *		the jobs that are done.
  *
- * The same changes to each job (update.c) and an update by a callable
- * (update_with.c) are both made of them.
+ * update.c, update_with.c and read_ahead.c call this file; this file runs the
+ * statements (statements/run_query.c).
  */
 #include "verbs/verbs.h"
 
@@ -15,8 +15,8 @@
 #define NAMED_JOBS 10
 
 /*
- * Begin an update, in the current memory context, whose steps are over so many
- * jobs at most.  The caller has connected to SPI.
+ * Begin an update whose steps have at most "capacity" jobs, in the current memory
+ * context.  The caller has connected to SPI.
  */
 void
 om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok, OmJobResult *result)
@@ -32,8 +32,8 @@ om_update_init(OmUpdate *update, Oid jobs, int capacity, bool missing_ok, OmJobR
 }
 
 /*
- * Mark a job as done in the running step.  A trigger may have given the row
- * another id, which is none of ours.
+ * Mark a job as done in the running step.  A trigger may have changed the row's id, so
+ * that it is not in the list.
  */
 void
 om_update_mark_done(OmUpdate *update, int64 id)
@@ -54,9 +54,9 @@ list_job(StringInfo list, int count, int64 id)
 }
 
 /*
- * List the jobs of the step that are done, or those that are not and those of
- * later steps, the first of them in full, for a message.  Returns how many there
- * are.
+ * List jobs for a message, at most NAMED_JOBS of them by id: the jobs of the step that
+ * are done; or, if "done" is false, those that are not done, and those of later steps.
+ * Returns how many there are.
  */
 static int
 list_jobs(const OmUpdate *update, bool done, StringInfo list)
@@ -76,16 +76,16 @@ list_jobs(const OmUpdate *update, bool done, StringInfo list)
 }
 
 /*
- * What went wrong did so at one of the jobs of the step that are not done.  Where
- * they are worked on in id order, as an index scan of a plain table does, it is
- * the first.  Triggers that fire after the statement may fail at any of them.
+ * The error occurred at one of the jobs of the step that are not done.  If the
+ * statement goes through the jobs in id order, as an index scan of a plain table does,
+ * it is the first of them.  Triggers that fire after the statement may fail at any job.
  *
- * The ids that an application's trigger comes with are out of a column that the
- * caller may have no right to read, and of jobs that may be hidden, so only
- * those that were found are named.
+ * Only jobs that were found are named when the ids come from an application's trigger.
+ * The caller may have no right to read the column of these ids, and the jobs may be
+ * hidden from the caller.
  *
- * This is called for notices and log messages too, where walking the jobs for
- * each of many would not do.
+ * PostgreSQL calls this for notices and log messages too.  Going through the jobs for
+ * each of those would be too slow.
  */
 void
 om_update_error_callback(void *arg)
@@ -107,7 +107,8 @@ om_update_error_callback(void *arg)
 }
 
 /*
- * Leave in the list the jobs of the step that are done, or those that are not.
+ * Keep in the list the jobs of the step that are done, or, if "done" is false, those
+ * that are not.
  */
 void
 om_update_keep_jobs(OmUpdate *update, bool done)
@@ -124,8 +125,8 @@ om_update_keep_jobs(OmUpdate *update, bool done)
 }
 
 /*
- * Where jobs of the step do not exist, leave the others in the list, or raise
- * an error that names them if all must exist.
+ * Remove jobs that do not exist from the list; or, if all must exist, raise an error
+ * that names the missing ones.
  */
 void
 om_update_drop_missing(OmUpdate *update)
@@ -151,8 +152,8 @@ om_update_drop_missing(OmUpdate *update)
 }
 
 /*
- * Find the jobs of the update, by a query that locks them or only looks at them,
- * and hand each to the callback, which marks it as done.
+ * Find the jobs of the update by a query, which locks them or only looks at them.  Hand
+ * each to the callback, which marks it as done.
  */
 void
 om_update_find(OmUpdate *update, OmQuery query, OmRowCallback callback, void *state)
@@ -164,11 +165,11 @@ om_update_find(OmUpdate *update, OmQuery query, OmRowCallback callback, void *st
 }
 
 /*
- * Raise an error if max_attempts leaves no attempt to a job that may still run,
- * or is less than the attempts that a job has made.
+ * Raise an error if max_attempts leaves no attempt to a job that may still run, or is
+ * less than the attempts that a job has made.
  *
- * Oban for Elixir does not run a waiting job that has no attempt left, and fetches
- * it again and again; for Oban for Python each fetch of its queue fails.
+ * If a waiting job has no attempt left, Oban for Elixir does not run it but fetches it
+ * again and again.  In Oban for Python, each fetch of the job's queue fails.
  */
 static void
 check_max_attempts(int64 id, int32 attempt, bool may_run, int32 max_attempts)
@@ -190,8 +191,8 @@ check_max_attempts(int64 id, int32 attempt, bool may_run, int32 max_attempts)
 }
 
 /*
- * Look at a job that was found: may the changes be made to it, and will it become
- * available, so that its queue must be woken?
+ * Check a job that was found: may the changes be made to it?  Remember the job if the
+ * changes make it available, because its queue must then be woken.
  */
 void
 om_update_look_at(OmUpdate *update, const OmChanges *changes, const OmFoundRow *row)
@@ -211,7 +212,7 @@ observer_of(const OmUpdate *update)
 }
 
 /*
- * What the writing steps return, which om_update_put_job takes.
+ * What the writing steps return to om_update_put_job.
  */
 OmReturns
 om_update_returns(const OmUpdate *update)
@@ -222,8 +223,8 @@ om_update_returns(const OmUpdate *update)
 }
 
 /*
- * Wake the queue of a job that was written, if the step put it into that queue, or
- * if it was scheduled and is due now.
+ * Wake the queue of a job that was written, if the step wrote the job's queue, or if the
+ * job was scheduled and is due now.
  */
 static void
 wake_queue(OmUpdate *update, const OmWrittenRow *row)
@@ -234,8 +235,8 @@ wake_queue(OmUpdate *update, const OmWrittenRow *row)
 }
 
 /*
- * Take a job into the result, and wake its queue if there is work in it now.  An
- * OmRowCallback, whose state is an OmUpdate.
+ * Put a job that was written into the result, and wake its queue if needed.  An
+ * OmRowCallback; its state is an OmUpdate.
  */
 void
 om_update_put_job(TupleTableSlot *slot, void *state)
@@ -254,9 +255,9 @@ om_update_put_job(TupleTableSlot *slot, void *state)
 }
 
 /*
- * Begin a step: a statement over the ids of the update, which are its first
- * parameter; the values of the query's columns follow, and those that note.
- * Returns the whole query.
+ * Begin a step: a statement over the ids of the update.  Fills params: first the ids,
+ * then the values of the query's columns, then the times of OM_WRITE_NOTE.  Returns the
+ * query with its other members set.
  */
 OmQuery
 om_update_begin_step(OmUpdate *update, OmQuery query, const Datum *values, Datum *params)
@@ -279,7 +280,7 @@ om_update_begin_step(OmUpdate *update, OmQuery query, const Datum *values, Datum
 }
 
 /*
- * Run a step.  Returns how many rows it changed, or returned.
+ * Run a step.  Returns how many rows it changed or returned.
  */
 uint64
 om_update_step(OmUpdate *update, OmQuery query, const Datum *values, OmRowCallback callback,

@@ -1,16 +1,17 @@
 /*
  * update_with.c
- *		Updating jobs by a callable, which gets each job and returns its changes.
+ *		Updates jobs by a callable, which gets each job and returns its changes.
  *
- * The callable runs on the row as it is under our lock, so nothing that anyone
- * else writes is lost.  Jobs are locked and read (read_ahead.c), and what the
- * callable made of them is written (pending_changes.c), many at a time; what is held
- * at any time is bounded, whatever the number of jobs.
+ * The callable gets each row as it is under our lock, so that no other session's
+ * write is lost.  Many jobs are locked and read together (read_ahead.c), and their
+ * changes are written together (pending_changes.c).  Memory is bounded, however many
+ * jobs there are.
  *
- * A callable is code like any other: it may write to the jobs itself.  The
- * command counter tells when it, or a trigger of what we wrote, has written
- * anything; then what was read ahead is read again, without another lock, and once
- * a callable has, each job is written immediately.
+ * The callable may itself write to jobs.  The command counter shows that the callable,
+ * or a trigger of our writes, has written something.  Then the jobs are read again,
+ * without another lock.  After a callable has written, each job is written immediately.
+ *
+ * update_jobs_with.c and triggers.c call this file.
  */
 #include "verbs/verbs.h"
 
@@ -22,31 +23,31 @@
 /* How many jobs are locked and read ahead, or written, by one statement */
 #define BATCH_SIZE 1000
 
-/* What changes may take before they are written, in bytes */
+/* Write the collected changes when they take more bytes than this */
 #define CHANGES_MEMORY (8 * 1024 * 1024)
 
 typedef struct CallableUpdate
 {
-	OmUpdate update; /* its ids are those of the running step */
+	OmUpdate update; /* its ids are the jobs of the running step */
 	OmCallable *callable;
-	int64 called_for; /* the job that the callable runs for */
-	bool calling;
+	int64 called_for; /* the job that the callable runs for, */
+	bool calling;	  /* while this is true */
 
-	/* The jobs to come */
+	/* The jobs of the batch, and the contexts for the callable */
 	int64 *ids;
 	NullableDatum *contexts;
 	int nids;
 
 	OmReadAhead reading;
 
-	OmPendingChanges pending; /* to write, */
-	OmPendingChanges taken;	  /* and those of them that the running statement writes */
-	OmJobIds unchanged;		  /* jobs that are asked for as they are */
+	OmPendingChanges pending; /* changes to write */
+	OmPendingChanges taken;	  /* changes that the running statement writes */
+	OmJobIds unchanged;		  /* jobs to return without a change */
 } CallableUpdate;
 
 /*
- * What the statements fail with is about jobs of the step, what the callable
- * does about one.
+ * An error of the callable is about one job, an error of a statement about the jobs of
+ * the step.
  */
 static void
 callable_error_callback(void *arg)
@@ -93,9 +94,9 @@ mark_untouched(TupleTableSlot *slot, void *state)
 }
 
 /*
- * Raise an error if a callable, or a trigger, has written to columns of jobs whose
- * own changes of these columns are collected, because those would overwrite it.  It
- * may have changed the jobs' states, so they are looked at again.
+ * Raise an error if a callable or a trigger has written to columns of a job whose
+ * changes of these columns are still collected, because they would overwrite that
+ * write.  The states of jobs may have changed too, so the jobs are looked at again.
  */
 static void
 check_untouched(CallableUpdate *run)
@@ -122,8 +123,8 @@ check_untouched(CallableUpdate *run)
 }
 
 /*
- * Write the changes that have been collected: a statement for each set of columns
- * that jobs named.  A trigger of one may write to the jobs of the next.
+ * Write the collected changes, by one statement for each set of columns.  A trigger of
+ * one statement may write to jobs of the next.
  */
 static void
 write_by_columns(CallableUpdate *run)
@@ -166,8 +167,8 @@ write_changes(CallableUpdate *run)
 }
 
 /*
- * Write the changes of a job immediately.  The callable may have changed the job as
- * well, or deleted it.
+ * Write the changes of a job immediately.  The callable may itself have changed or
+ * deleted the job.
  */
 static void
 write_immediately(CallableUpdate *run, int64 id, const OmChanges *changes)
@@ -184,22 +185,23 @@ write_immediately(CallableUpdate *run, int64 id, const OmChanges *changes)
 }
 
 /*
- * Call the callable for a job, and check the changes that it returns; NULL is none.
+ * Call the callable for a job, and check the changes that it returns.  NULL means no
+ * changes.
  */
 static void
 call_callable(CallableUpdate *run, const OmFoundRow *row, NullableDatum context, OmChanges *changes)
 {
 	const Jsonb *json = om_callable_call(run->callable, row->argument, context);
 
-	/* A function in SQL leaves this to the next statement. */
+	/* A function in SQL does not increment the counter after its last statement. */
 	CommandCounterIncrement();
 	if (json != NULL)
 		om_changes_check(changes, json, run->update.jobs);
 }
 
 /*
- * The callable writes: write what was collected, and then work job by job, reading
- * nothing ahead.
+ * The callable has written something.  Write the collected changes, and from now on
+ * work job by job, without reading ahead.
  */
 static void
 begin_job_by_job(CallableUpdate *run)
@@ -212,7 +214,7 @@ begin_job_by_job(CallableUpdate *run)
 }
 
 /*
- * Collect the changes of a job, to be written with those of others.
+ * Collect the changes of a job, to write them together with those of other jobs.
  */
 static void
 collect_changes(CallableUpdate *run, const OmFoundRow *row, const OmColumnHashes *hashes,
@@ -243,7 +245,7 @@ update_job(CallableUpdate *run, const OmFoundRow *row, const OmColumnHashes *has
 	if (om_read_ahead_is_overtaken(&run->reading) && !run->reading.one_at_a_time)
 		begin_job_by_job(run);
 	if (changes.columns == 0 && run->update.result == NULL)
-		; /* nothing to write, and nobody asks for the job */
+		; /* nothing to write, and nothing to return */
 	else if (run->reading.one_at_a_time)
 		write_immediately(run, row->id, &changes);
 	else
@@ -252,7 +254,7 @@ update_job(CallableUpdate *run, const OmFoundRow *row, const OmColumnHashes *has
 }
 
 /*
- * Take the next jobs, as many as a batch may hold; false at the end.
+ * Take the next jobs, at most BATCH_SIZE; false if there are none.
  */
 static bool
 next_batch(CallableUpdate *run, OmNextJob next, void *state)
@@ -293,8 +295,8 @@ update_batch(CallableUpdate *run, MemoryContext job_context)
 }
 
 /*
- * Update jobs by a callable, and put them into the result, which may be NULL:
- * then a job may come several times.
+ * Update jobs by a callable, and put them into the result, which may be NULL.  Only
+ * without a result may a job come several times.
  */
 void
 om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state, bool missing_ok,
@@ -329,7 +331,7 @@ om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state, bool
 }
 
 /*
- * The jobs of an OmJobList, one after the other.
+ * An OmNextJob that gives the jobs of an OmJobList.
  */
 bool
 om_next_of_list(void *state, bool anew, int64 *id, NullableDatum *context)

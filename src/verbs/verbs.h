@@ -1,33 +1,33 @@
 /*
  * verbs.h
- *		The cores of the verbs. They know neither SQL arguments nor triggers nor what
- *		their results are for.
+ *		What the files of src/verbs share, and what src/functions calls.  The verbs
+ *		do not know SQL arguments or triggers, or what their results are used for.
  */
 #ifndef OM_VERBS_H
 #define OM_VERBS_H
 
 #include "arguments/arguments.h"
 
-/* ---- selection.c: the jobs that a verb is about, found and locked ---- */
+/* ---- selection.c: finding and locking the jobs of a call ---- */
 
-/* Retried jobs' times to run, by their rank in id order */
+/* When retried jobs run: spread over a time, by their rank in id order */
 typedef struct OmSpread
 {
 	TimestampTz start;
 	double length; /* microseconds */
 	int64 total;   /* jobs that the times are spread over */
-	int64 rank;	   /* of the call's first job: how many came before it */
+	int64 rank;	   /* of the call's first job: the number of jobs before it */
 } OmSpread;
 
-/* Who wants to hear of each job of a call */
+/* Callbacks for each job of a call */
 typedef struct OmObserver
 {
-	/* A job that was found, with states: does the verb act on it? */
+	/* Called for a job that was found (row with states).  Returns whether the verb acts on it. */
 	bool (*found)(const OmFoundRow *row, void *state);
-	/* A job that was written, with states */
+	/* Called for a job that was written (row with states) */
 	void (*written)(const OmWrittenRow *row, void *state);
 	void *state;
-	bool dry_run; /* only look */
+	bool dry_run; /* only look, write nothing */
 } OmObserver;
 
 typedef struct OmCall
@@ -36,12 +36,12 @@ typedef struct OmCall
 	Oid jobs;
 	OmFilter filter;
 	OmChanges changes;			/* update */
-	Timestamp retry_at;			/* retry: when to run; where that has come, as 0 has: now */
-	const OmSpread *spread;		/* retry: when each of them is to run; NULL: all at that time */
-	const OmObserver *observer; /* NULL: nobody asks; else jobs in any state are found */
-	OmJobIds found;				/* out: the jobs that the verb acted on, distinct, in order, */
-	int nrows;					/* how many rows these were, */
-	int64 last;					/* and the id of the last one that was locked */
+	Timestamp retry_at;			/* retry: when to run; a past time, such as 0, means now */
+	const OmSpread *spread;		/* retry: a time for each job; NULL: all run at retry_at */
+	const OmObserver *observer; /* may be NULL; with one, jobs in any state are found */
+	OmJobIds found;				/* out: ids that the verb acts on, distinct and sorted */
+	int nrows;					/* out: number of rows with these ids */
+	int64 last;					/* out: id of the last of these rows that was found */
 } OmCall;
 
 extern uint64 om_call_find(OmCall *call, bool lock, OmRowCallback callback, void *state);
@@ -55,22 +55,22 @@ extern uint64 om_transition_found(OmCall *call);
 
 /* ---- update.c, update_steps.c: updating jobs ---- */
 
-/* An update of a set of jobs, or one */
+/* An update of one or more jobs */
 typedef struct OmUpdate
 {
 	Oid jobs;
-	bool missing_ok;		  /* pass over jobs that do not exist */
-	bool may_name_jobs;		  /* may errors name them: does the caller know of them? */
-	OmJobResult *result;	  /* NULL: nobody asks for the jobs */
-	OmCall *call;			  /* whose filter finds the jobs; NULL: they are named by ids */
-	const OmChanges *changes; /* to make to each of the jobs; of om_update_same */
-	OmColumnSet columns;	  /* that the running step writes */
-	OmJobIds *ids;			  /* of the running step; distinct, in order */
-	bool *done;				  /* for each of them: has the step done it? */
+	bool missing_ok;		  /* skip jobs that do not exist */
+	bool may_name_jobs;		  /* may errors name the jobs, because the caller knows them? */
+	OmJobResult *result;	  /* NULL: do not return the jobs */
+	OmCall *call;			  /* its filter finds the jobs; NULL: ids name the jobs */
+	const OmChanges *changes; /* om_update_same: the changes to each job */
+	OmColumnSet columns;	  /* columns that the running step writes */
+	OmJobIds *ids;			  /* jobs of the running step; distinct, sorted */
+	bool *done;				  /* for each of ids: has the step done the job? */
 	const OmJobIds *later;	  /* jobs that a later step will write; NULL: none */
-	int renamed;			  /* how many were done that have another id since, by a trigger */
-	OmJobIds due;			  /* jobs to write that were scheduled and are due now, */
-	bool was_scheduled;		  /* or, when they are not looked at first: the one just written */
+	int renamed;			  /* number of jobs done whose id a trigger has changed */
+	OmJobIds due;			  /* jobs to write that were scheduled and become due */
+	bool was_scheduled;		  /* without looking first: was the job just written scheduled? */
 	OmSignals signals;
 } OmUpdate;
 
@@ -94,7 +94,7 @@ extern void om_update_same(OmUpdate *update);
 extern void om_update_put_job(TupleTableSlot *slot, void *state);
 extern void om_update_error_callback(void *arg);
 
-/* ---- pending_changes.c: changes of many jobs, each its own ---- */
+/* ---- pending_changes.c: changes that differ from job to job ---- */
 
 /* Hashes of the values of the columns that may be updated: has anybody written them? */
 typedef struct OmColumnHashes
@@ -104,9 +104,9 @@ typedef struct OmColumnHashes
 
 typedef struct OmPendingChanges
 {
-	OmJobIds ids;			/* in ascending order */
-	OmChanges *each;		/* the changes of each of them */
-	OmColumnHashes *hashes; /* of each job, when its callable was called */
+	OmJobIds ids;			/* sorted */
+	OmChanges *each;		/* for each of ids: the changes */
+	OmColumnHashes *hashes; /* for each of ids: when the callable ran */
 	MemoryContext context;
 } OmPendingChanges;
 
@@ -117,28 +117,28 @@ extern OmColumnSet om_pending_take(OmPendingChanges *changes, OmPendingChanges *
 extern void om_pending_values(const OmPendingChanges *changes, Datum *values);
 extern void om_pending_clear(OmPendingChanges *changes);
 
-/* ---- read_ahead.c: jobs that are locked and read ahead ---- */
+/* ---- read_ahead.c: locking and reading jobs ahead ---- */
 
 typedef struct OmReadAhead
 {
-	OmUpdate *update; /* whose steps find the jobs */
+	OmUpdate *update; /* its steps find the jobs */
 	Oid argument_type;
 	const int64 *ids; /* of the batch */
 	int nids;
 
-	/* Those of them that are locked, which were looked for up to the batch's index locked_to */
+	/* The locked jobs of the batch, which were looked for before its index locked_to */
 	int locked_to;
 	OmJobIds locked;
 
-	/* The locked jobs that are read now, up to the index read_to */
+	/* The locked jobs that were read last, before the index read_to */
 	int read_to;
-	int ahead; /* how many to read at a time, */
-	int most;  /* and at most */
-	bool one_at_a_time;
+	int ahead;			/* how many jobs to read next */
+	int most;			/* upper limit of ahead */
+	bool one_at_a_time; /* set once a callable has written */
 	OmJobIds read;
-	Tuplestorestate *rows; /* what is kept of them */
-	TupleTableSlot *row;   /* the one that we are at */
-	CommandId read_at;
+	Tuplestorestate *rows; /* the kept columns of these jobs */
+	TupleTableSlot *row;   /* the current row */
+	CommandId read_at;	   /* command counter when the jobs were read */
 } OmReadAhead;
 
 extern void om_read_ahead_init(OmReadAhead *reading, OmUpdate *update, Oid argument_type, int most);
@@ -152,9 +152,9 @@ extern void om_hash_columns(const OmFoundRow *row, OmColumnHashes *hashes);
 
 /*
  * Gives the next job of a batch, in ascending order of id, and the context for
- * its callable.  "anew" is true for the first job of a batch: then the contexts
- * of the batch before may be freed.  Returns false when there are no more jobs,
- * or when the contexts of the batch take too much memory: then the batch ends.
+ * the callable.  "anew" is true for the first job of a batch.  Contexts of the
+ * previous batch may be freed then.  Returns false to end the batch: no jobs are
+ * left, or the contexts of the batch take too much memory.
  */
 typedef bool (*OmNextJob)(void *state, bool anew, int64 *id, NullableDatum *context);
 
@@ -170,7 +170,7 @@ extern bool om_next_of_list(void *state, bool anew, int64 *id, NullableDatum *co
 extern void om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state,
 						   bool missing_ok, OmJobResult *result);
 
-/* ---- run.c: any verb ---- */
+/* ---- run.c: running any verb ---- */
 
 extern uint64 om_call_run(OmCall *call);
 
