@@ -224,12 +224,9 @@ bool
 om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *was_in_state,
 					  OmRowCallback callback, void *state, uint64 *count)
 {
-	RowReceiver receiver = {
-		.pub = row_receiver,
-		.callback = callback,
-		.state = state,
-		.was_in_state = query.step == OM_WRITE_NOTE ? was_in_state : NULL,
-	};
+	RowReceiver receiver = {.pub = row_receiver, .callback = callback, .state = state};
 
+	if (query.step == OM_WRITE_NOTE)
+		receiver.was_in_state = was_in_state;
 	return run_query(jobs, query, values, true, &receiver, count);
 }

@@ -27,15 +27,15 @@
 typedef struct OmVerbText
 {
 	const char *condition;	   /* the states of the jobs that the verb changes; NULL: all */
-	bool adds_attempt;		   /* not where max_attempts cannot be raised above attempt */
 	const char *one_condition; /* further condition of OM_WRITE_ONE; NULL: none */
 	const char *watched;	   /* the state before that matters to those told; NULL: none */
 	const char *was;		   /* the same of the old row, where PostgreSQL returns that */
 	const char *lock;		   /* strength of the lock */
-	bool deletes;			   /* the row; otherwise it is updated */
 	const char *assignments;   /* besides times and the columns named */
 	const char *new_state;	   /* as text; NULL: by the columns, or the old one */
 	const char *done;		   /* does a row that was written say so? */
+	bool deletes;			   /* the row; otherwise it is updated */
+	bool adds_attempt;		   /* not where max_attempts cannot be raised above attempt */
 } OmVerbText;
 
 extern const OmVerbText om_verb_texts[];
