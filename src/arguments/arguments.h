@@ -1,6 +1,7 @@
 /*
  * arguments.h
- *		What a call is handed, read and checked: jobs, filters, changes, callables.
+ *		Reading and checking the arguments of a call: jobs, filters, changes, callables.
+ *		verbs/ and functions/ include it.
  */
 #ifndef OM_ARGUMENTS_H
 #define OM_ARGUMENTS_H
@@ -23,11 +24,11 @@ typedef struct OmKey
 	const char *takes; /* completes "takes ..." */
 } OmKey;
 
-/* The keys that an object may have, each the first member of a larger struct */
+/* The keys that an object may have.  Each OmKey is the first member of a larger struct. */
 typedef struct OmKeys
 {
 	const char *what;	  /* the object, in messages */
-	const char *simplest; /* what to pass when there is nothing to say, for a hint */
+	const char *simplest; /* the simplest object to pass, for a hint */
 	const OmKey *first;
 	Size size; /* of the struct */
 	int count;
@@ -44,7 +45,7 @@ extern bool om_value_whole_number(const JsonbValue *value, int64 *number, bool *
 
 /* ---- changes.c, change_values.c: the checking of changes ---- */
 
-/* Changes that have been checked: the columns named, and their new values. */
+/* Checked changes: the columns to update, and their new values */
 typedef struct OmChanges
 {
 	OmColumnSet columns;
@@ -79,10 +80,10 @@ typedef struct OmCallable
 {
 	FmgrInfo function;
 	char *name;			 /* signature, for messages */
-	Oid argument_type;	 /* as what it takes the job */
+	Oid argument_type;	 /* the type in which it takes the job */
 	bool takes_context;	 /* as a second argument */
-	TransactionId xmin;	 /* of its row in pg_proc, and where that is: */
-	ItemPointerData tid; /* another when it has been replaced */
+	TransactionId xmin;	 /* xmin and tid of its row in pg_proc: */
+	ItemPointerData tid; /* they change when the function is replaced */
 } OmCallable;
 
 extern OmCallable *om_callable_prepare(FunctionCallInfo fcinfo, Oid function, Oid jobs);

@@ -24,8 +24,8 @@
 #include "utils/syscache.h"
 
 /*
- * Can a callable for the jobs table take the job as that type?  Without a table
- * there is no job either, and any row type may be its.
+ * Can a callable for the jobs table take the job as that type?  Without a table there
+ * is no job to pass, so any row type is accepted.
  */
 static bool
 type_takes_job(Oid type, Oid jobs)
@@ -38,7 +38,7 @@ type_takes_job(Oid type, Oid jobs)
 }
 
 /*
- * Check that the caller may use what is in a schema (42501).
+ * Check that the caller has USAGE on a schema (42501).
  */
 static void
 check_usage(Oid schema)
@@ -50,8 +50,8 @@ check_usage(Oid schema)
 }
 
 /*
- * Check that the function is a callable for the jobs table, which the caller
- * may call, and learn how to call it.
+ * Check that the function is a callable for the jobs table and that the caller may
+ * execute it.  Fills in all of the callable except "function".
  */
 static void
 look_at_function(OmCallable *callable, Oid function, Oid jobs)
@@ -89,7 +89,7 @@ look_at_function(OmCallable *callable, Oid function, Oid jobs)
 				 errmsg("%s cannot be a callable", callable->name),
 				 errdetail("A callable takes the job, as oban_job, the row type of its table or "
 						   "jsonb, and may take a context as jsonb; it returns jsonb.")));
-	/* The statement's parser checks this right too, but then the plan is kept. */
+	/* The parser checks this right too, but only when the statement's plan is made. */
 	if (types[0] != JSONBOID)
 		check_usage(get_rel_namespace(get_typ_typrelid(types[0])));
 	callable->argument_type = types[0];
@@ -100,14 +100,14 @@ look_at_function(OmCallable *callable, Oid function, Oid jobs)
 }
 
 /*
- * Prepare to call a function for jobs of the table.  What is kept between the
- * calls of a statement, such as the plans of a function in SQL, is kept in the
- * fn_extra of our own function, unless the function has been replaced since.
+ * Prepare to call a function for jobs of the table.  The callable, with state such as
+ * the plans of a function in SQL, is kept in the fn_extra of our own function for the
+ * next calls in the same statement.  It is made again when the function was replaced.
  *
- * jobs is InvalidOid where there is no job to call it for.
+ * jobs is InvalidOid when there is no job to call the function for.
  *
- * Errors: no such function (42883), no right to execute it, or to the schema of
- * it or of the type of the job (42501), not a plain function (42809), arguments
+ * Errors: no such function (42883); no right to execute it, or no USAGE on its schema
+ * or on the schema of the job's type (42501); not a plain function (42809); arguments
  * or a result of other types (42804).
  */
 OmCallable *
@@ -141,8 +141,9 @@ om_callable_prepare(FunctionCallInfo fcinfo, Oid function, Oid jobs)
 }
 
 /*
- * Call it for a job.  Returns the changes in the current memory context, or
- * NULL for none: it returned NULL, or is strict and the context is NULL.
+ * Call a callable for a job.  Returns the changes in the current memory context.
+ * Returns NULL for no changes: the function returned NULL, or it is strict and the
+ * context is NULL.
  */
 Jsonb *
 om_callable_call(OmCallable *callable, Datum job, NullableDatum context)

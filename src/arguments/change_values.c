@@ -1,10 +1,9 @@
 /*
  * change_values.c
- *		Values of changes that take more than a look: times, spans of time, tags.
+ *		Reading times, spans of time, and tags.
  *
- * PostgreSQL's own input functions read times and spans. changes.c adds to their
- * errors the key and what it takes. Calls lower_case.c; changes.c and filter.c use
- * it.
+ * PostgreSQL's input functions parse times and spans.  json_keys.c adds a hint to their
+ * errors.  Calls lower_case.c; changes.c, filter.c and the functions that retry use it.
  */
 #include "arguments/arguments.h"
 
@@ -20,7 +19,7 @@
 #include "utils/numeric.h"
 
 /*
- * Is it white space, in ASCII?  Other white space depends on the locale.
+ * Is the character white space in ASCII?  Other white space depends on the locale.
  */
 bool
 om_is_blank(char c)
@@ -39,7 +38,7 @@ om_time_fits(Timestamp time)
 }
 
 /*
- * Skip so many digits, or return NULL.
+ * Skip at least "least" and at most "most" digits.  Returns NULL when there are fewer.
  */
 static const char *
 skip_digits(const char *p, int least, int most)
@@ -77,9 +76,9 @@ skip_offset(const char *p)
 }
 
 /*
- * Is it an ISO 8601 date or time, YYYY-MM-DD[(T| )HH:MM[:SS[.F]][offset]], with
- * or without the separators?  PostgreSQL's input functions would take much
- * more, which depends on DateStyle and TimeZone, or on when it is read:
+ * Is the string an ISO 8601 date or time, YYYY-MM-DD[(T| )HH:MM[:SS[.F]][offset]],
+ * with or without the separators?  PostgreSQL's input functions also accept other
+ * strings, whose meaning depends on DateStyle, on TimeZone or on the current time:
  * '01/02/2026', 'tomorrow', 'infinity'.
  */
 static bool
@@ -104,7 +103,7 @@ is_iso_time(const char *string, bool *has_offset)
 	p = skip_digits(p, 2, 2);
 	if (p != NULL && (separated ? *p == ':' : isdigit((unsigned char) *p)))
 	{
-		/* A fraction of a minute, which ISO 8601 has, PostgreSQL would take for one of a second. */
+		/* PostgreSQL would read ISO 8601's fraction of a minute as one of a second. */
 		p = skip_digits(separated ? p + 1 : p, 2, 2);
 		if (p != NULL && *p == '.')
 			p = skip_digits(p + 1, 1, PG_INT32_MAX);
@@ -124,8 +123,8 @@ string_of(const JsonbValue *value)
 }
 
 /*
- * The UTC time that an ISO 8601 string says, which is in UTC when it has no
- * offset.  Returns false when the value is not one, or may not be written.
+ * Read an ISO 8601 string into a time in UTC.  Without an offset, the string is in UTC.
+ * Returns false when the value is not such a string, or the time may not be written.
  */
 bool
 om_value_time(const JsonbValue *value, Timestamp *time)
@@ -176,8 +175,8 @@ om_value_time_from_now(const JsonbValue *value, Timestamp *time)
 		return false;
 
 	/*
-	 * In UTC, where each day has 24 hours, whatever the session's TimeZone; and
-	 * each field with its own sign, whatever its IntervalStyle.
+	 * Independent of the session's settings: timestamp arithmetic ignores TimeZone, so
+	 * each day has 24 hours; and with this IntervalStyle each field has its own sign.
 	 */
 	nestlevel = NewGUCNestLevel();
 	om_set_temporarily("IntervalStyle", "postgres");
@@ -190,7 +189,7 @@ om_value_time_from_now(const JsonbValue *value, Timestamp *time)
 }
 
 /*
- * Trim and lower-case a tag.  Returns NULL when nothing is left of it.
+ * Trim and lower-case a tag.  Returns NULL when the tag is blank.
  */
 static text *
 normalize_tag(const char *string, int len)
@@ -205,7 +204,7 @@ normalize_tag(const char *string, int len)
 	return len > 0 ? om_lower_case(string, len) : NULL;
 }
 
-/* Bytewise, so that the order of tags does not depend on the database's locale */
+/* Compares bytes, so that the order of tags does not depend on the database's locale */
 static int
 compare_tags(const void *a, const void *b)
 {
@@ -219,9 +218,9 @@ compare_tags(const void *a, const void *b)
 }
 
 /*
- * The text[] of an array of tags, normalised as Oban for Python does: trimmed,
- * lower-cased, without blanks and nulls, each once, in order.  Returns false
- * when the value is not an array of strings, numbers, booleans and nulls.
+ * Read an array of tags into a text[], normalised as Oban for Python does: trimmed,
+ * lower-cased, sorted, without blanks, nulls and duplicates.  Returns false when the
+ * value is not an array, or has elements other than strings, numbers, booleans, nulls.
  */
 bool
 om_value_tags(const JsonbValue *value, ArrayType **tags)
@@ -273,8 +272,8 @@ om_value_tags(const JsonbValue *value, ArrayType **tags)
 }
 
 /*
- * The argument of a retry that says when the jobs are to run: a time in UTC; 0,
- * which has come, when it is NULL.
+ * The argument of a retry that says when the jobs should run, as a time in UTC.  NULL
+ * gives 0, a time in the past.
  *
  * Errors: a time that may not be written (22008).
  */

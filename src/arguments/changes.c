@@ -1,11 +1,11 @@
 /*
  * changes.c
- *		The checking of changes, the jsonb object that says what to update.
+ *		Checks changes: the jsonb object that says what to update.
  *
- * The table "keys" has each key, what it takes, and how it is read. The errors list
- * the keys from it.  The columns that may be updated stand in jobs/columns.c.
- * Calls json_keys.c and change_values.c; the functions and verbs/update_with.c use
- * it.
+ * The table "keys" has each key, the values that it takes, and the function that reads
+ * them.  Errors list the keys from this table.  The columns that may be updated are in
+ * jobs/columns.c.  Calls json_keys.c and change_values.c; the functions and the verbs
+ * use it.
  */
 #include "arguments/arguments.h"
 
@@ -16,7 +16,7 @@
 #define MAX_PRIORITY 9
 
 /*
- * Read a JSON object, which replaces the whole value.
+ * Read a JSON object.  It will replace the whole value of the column.
  */
 static bool
 read_object(const JsonbValue *value, Oid jobs, Datum *result)
@@ -106,7 +106,7 @@ typedef struct ChangeKey
 {
 	OmKey key;
 	OmUpdateColumn column; /* the column that it changes */
-	/* Reads a value for the jobs table; false when it is not what the key takes. */
+	/* Reads a value for the jobs table; returns false when the key does not take it. */
 	bool (*read)(const JsonbValue *value, Oid jobs, Datum *result);
 } ChangeKey;
 
@@ -148,7 +148,7 @@ typedef struct Reading
 {
 	OmChanges *changes;
 	Oid jobs;
-	const ChangeKey *scheduled_by; /* the key that says when, or NULL */
+	const ChangeKey *scheduled_by; /* scheduled_at or schedule_in if it was read, or NULL */
 } Reading;
 
 static void
@@ -175,7 +175,7 @@ read_change(int number, const JsonbValue *value, void *state)
 /*
  * Check changes for a jobs table.  A NULL json stands for SQL NULL.
  *
- * Errors: NULL (22004); no object, a key that is not allowed, a value that its
+ * Errors: NULL (22004); not an object, a key that is not allowed, a value that its
  * key does not take, both scheduled_at and schedule_in (22023); a time or span
  * that PostgreSQL refuses (22007, 22008, 22015).
  */
@@ -190,8 +190,8 @@ om_changes_check(OmChanges *changes, const Jsonb *json, Oid jobs)
 }
 
 /*
- * Do the changes name a schedule that has come, so that a scheduled job becomes
- * available?  The statements compare with the same time, now().
+ * Do the changes set a schedule that is not in the future, so that a scheduled job
+ * becomes available?  The statements compare with the same time, now().
  */
 bool
 om_changes_make_due(const OmChanges *changes)

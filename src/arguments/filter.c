@@ -2,10 +2,10 @@
  * filter.c
  *		Filters: jsonb objects that say which jobs a call is about.
  *
- * The keys follow Oban.Job.query/1.  A filter becomes a set of conditions, whose
- * SQL conditions.c has, and a value for each of them.  Values are passed as
- * parameters, and never become text of a statement.  Calls json_keys.c and
- * change_values.c; the functions use it.
+ * The keys follow Oban.Job.query/1.  A filter becomes a set of conditions and a value
+ * for each of them; conditions.c has their SQL.  Values are passed as parameters, and
+ * never become text of a statement.  Calls json_keys.c and change_values.c; the
+ * functions and the verbs use it.
  */
 #include "arguments/arguments.h"
 
@@ -19,18 +19,18 @@
 /* How the value of a key is read */
 typedef enum FilterKind
 {
-	ANY_OF, /* a scalar, or an array of which any is meant */
-	OBJECT, /* that is contained */
-	TAGS,	/* that are contained */
+	ANY_OF, /* a scalar, or an array: the column equals one of its elements */
+	OBJECT, /* the column contains it */
+	TAGS,	/* the column contains all of them */
 	TIMES,	/* a range of time */
-	ALL		/* of the jobs */
+	ALL		/* true: all jobs */
 } FilterKind;
 
 typedef struct FilterKey
 {
 	OmKey key;
 	FilterKind kind;
-	OmCondition condition; /* the first of its conditions */
+	OmCondition condition; /* the first of the key's conditions */
 } FilterKey;
 
 #define TAKES_NUMBER "a whole number, or an array of them"
@@ -76,12 +76,12 @@ static const OmKeys filter_keys_allowed = {
 /* In the order of the two conditions of a time */
 static const OmKey time_keys[] = {{"after", TAKES_TIME}, {"before", TAKES_TIME}};
 
-/* A filter, or an object of times in it, that is being read */
+/* The state while a filter, or an object of times in it, is read */
 typedef struct Reading
 {
 	OmFilter *filter;
 	Oid jobs;
-	const FilterKey *key; /* of the times */
+	const FilterKey *key; /* the key whose times are read */
 } Reading;
 
 /*
@@ -98,14 +98,15 @@ read_state(const JsonbValue *value, Oid state_type, Datum *result)
 	if (!SearchSysCacheExists2(ENUMTYPOIDNAME, ObjectIdGetDatum(state_type),
 							   CStringGetDatum(label)))
 		return false;
-	/* This refuses a label whose ALTER TYPE is not committed yet. */
+	/* enum_in refuses a label whose ALTER TYPE is not committed yet. */
 	*result = OidFunctionCall2(F_ENUM_IN, CStringGetDatum(label), ObjectIdGetDatum(state_type));
 	return true;
 }
 
 /*
- * Read what a column may equal; "exists" becomes false when no value of a
- * column does.  Returns false when the key does not take it.
+ * Read a value to compare with a column of that type.  Sets *exists to false when the
+ * type cannot hold the value, so that no job can have it.  Returns false when the key
+ * does not take the value.
  */
 static bool
 read_scalar(const JsonbValue *value, Oid type, Datum *result, bool *exists)
@@ -155,9 +156,9 @@ is_object_not_empty(const JsonbValue *value)
 }
 
 /*
- * Read a scalar, or an array of which any is meant.  One value becomes an
- * equality, which more indexes serve, and none that exists an empty array,
- * which matches nothing.
+ * Read a scalar, or an array of scalars.  A single value becomes an equality, because
+ * more indexes can be used for that.  When no value exists in the column's type, the
+ * result is an empty array, which matches no job.
  */
 static Datum
 read_any(const FilterKey *key, const JsonbValue *value, Oid type, OmCondition *condition)
@@ -204,8 +205,8 @@ read_any(const FilterKey *key, const JsonbValue *value, Oid type, OmCondition *c
 }
 
 /*
- * Read one tag or many, normalised as the tags of an update are, for a column
- * of that type: were the column cast, no index on it would serve.
+ * Read one tag or many, normalised as the tags of an update are.  The array gets the
+ * type of the column, because with a cast of the column no index on it could be used.
  */
 static Datum
 read_tags(const OmKey *key, const JsonbValue *value, Oid type)
@@ -309,7 +310,7 @@ read_key(int number, const JsonbValue *value, void *state)
  * Read a filter for a jobs table that is locked.  A NULL json stands for SQL
  * NULL.
  *
- * Errors: NULL (22004); no object, an empty one, a key that is not allowed, a
+ * Errors: NULL (22004); not an object, an empty one, a key that is not allowed, a
  * value that its key does not take (22023); a time that PostgreSQL refuses
  * (22007, 22008); those of om_jobs_table_shape.
  */
@@ -342,7 +343,7 @@ om_filter_by_ids(OmFilter *filter, Datum ids)
 }
 
 /*
- * Narrow a filter by its jobs' ids, or limit how many jobs it finds, the lowest
+ * Add a condition on the ids to a filter, or limit how many jobs it finds, the lowest
  * ids first.
  */
 void
@@ -352,8 +353,8 @@ om_filter_add(OmFilter *filter, OmCondition condition, int64 value)
 }
 
 /*
- * The values of the filter's conditions, in their order: the first parameters
- * of a query with these conditions.  Returns how many they are.
+ * The values of the filter's conditions, in the order of OmCondition: the first
+ * parameters of a query with these conditions.  Returns their number.
  */
 int
 om_filter_params(const OmFilter *filter, Datum *params)

@@ -1,11 +1,12 @@
 /*
  * job_argument.c
- *		The jobs that a call is handed: by id, as an instance, by an array of ids.
+ *		The jobs that are the argument of a call: by id, as an instance, by an array of
+ *		ids.
  *
  * An instance is a row of a jobs table, or an oban_job.  Only the job's id and its
- * table are taken from it, because its other fields may be out of date.  A row of
- * any other table is refused: it may have an id too, and would end another job.
- * Calls jobs/; the functions use it.
+ * table are taken from it, because its other fields may be out of date.  A row of any
+ * other table is refused, because its id would be taken for the id of some job.  Calls
+ * jobs/; the functions use it.
  */
 #include "arguments/arguments.h"
 
@@ -18,11 +19,11 @@
 #include "utils/typcache.h"
 
 /*
- * Read argument argno of type record.  Returns false when it or its id is NULL:
- * nothing to do, and there may be no table.  Otherwise gives the job's id, and
- * its table, locked.
+ * Read argument argno of type record.  Gives the job's id and its table, locked.
+ * Returns false when the argument or its id is NULL: then there is nothing to do, and
+ * *jobs may be InvalidOid.
  *
- * Errors: not a row of an oban_jobs table nor an oban_job (42804), and those of
+ * Errors: neither a row of an oban_jobs table nor an oban_job (42804), and those of
  * om_jobs_table_by_prefix.
  */
 bool
@@ -86,10 +87,10 @@ om_job_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode, Oid *jobs
 }
 
 /*
- * Start a list with the jobs that the first argument names, in ascending order,
- * each once; it stays empty when that is NULL.  Returns their table, locked for
- * writing: that of the prefix in argument prefix_argno, or of the instance,
- * where it is InvalidOid when there is none.
+ * Three functions that start a list with the jobs of the first argument, in ascending
+ * order, without duplicates.  The list stays empty when the argument is NULL.  They
+ * return the jobs table, locked for writing.  The prefix in argument prefix_argno names
+ * the table, or the instance does: without an instance it is InvalidOid.
  */
 Oid
 om_id_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *ids)
@@ -117,14 +118,14 @@ om_ids_argument(FunctionCallInfo fcinfo, int prefix_argno, OmJobIds *ids)
 {
 	ArrayType *array = PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0);
 
-	/* No more than these are not NULL, and NULLs take next to no space. */
+	/* At most so many elements are not NULL.  NULLs take almost no space. */
 	int capacity = array != NULL ? (ARR_SIZE(array) - ARR_DATA_OFFSET(array)) / sizeof(int64) : 0;
 
 	om_job_ids_init(ids, capacity);
 	if (array != NULL)
 	{
 		om_job_ids_add_array(ids, array, INT8OID);
-		/* It may be large, and was copied when it came from a table. */
+		/* The array may be large, and is a copy if it came from a table. */
 		PG_FREE_IF_COPY(array, 0);
 	}
 	om_job_ids_sort(ids);

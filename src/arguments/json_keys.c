@@ -1,10 +1,10 @@
 /*
  * json_keys.c
- *		The keys of the JSON objects that a call is handed, changes and filters, and
- *		the errors about keys and values.
+ *		Reads the keys of JSON objects (changes and filters), and raises the errors about
+ *		keys and values.
  *
- * Calls only PostgreSQL. filter.c and changes.c say which keys there are; the guard
- * reads numbers with it.
+ * Calls only PostgreSQL. filter.c and changes.c define the keys and call it; the
+ * functions get jsonb arguments with it, and the guard reads numbers.
  */
 #include "arguments/arguments.h"
 
@@ -71,7 +71,7 @@ shown_value(const JsonbValue *value)
 }
 
 /*
- * Raise the error for a value, or an element of one, that its key does not take.
+ * Raise the error for a value, or an element of a value, that the key does not take.
  */
 void
 om_value_refuse(const OmKey *key, const JsonbValue *value)
@@ -82,9 +82,9 @@ om_value_refuse(const OmKey *key, const JsonbValue *value)
 }
 
 /*
- * An input function of PostgreSQL's refused the value of a key: say what the
- * key takes, instead of the function's hint at its settings.  Our own errors
- * (22023) have better hints.
+ * When one of PostgreSQL's input functions refused the value of a key, the hint says
+ * what the key takes.  It replaces the function's hint about settings.  Our own errors
+ * (22023) keep their hints.
  */
 static void
 value_error_callback(void *arg)
@@ -98,8 +98,8 @@ value_error_callback(void *arg)
 }
 
 /*
- * Hand each key of an object, by its number, and its value to "read", which
- * raises an error (om_value_refuse) when the key does not take the value.
+ * Call "read" for each key of an object, with the number of the key and its value.
+ * "read" raises an error (om_value_refuse) when the key does not take the value.
  *
  * Errors: a key that is not allowed (22023), and what "read" raises.
  */
@@ -148,7 +148,7 @@ om_jsonb_argument(FunctionCallInfo fcinfo, int argno)
 /*
  * Check that an argument is an object; a NULL json stands for SQL NULL.
  *
- * Errors: NULL (22004); no object (22023).
+ * Errors: NULL (22004); not an object (22023).
  */
 void
 om_object_check(const Jsonb *json, const OmKeys *keys)
@@ -163,8 +163,8 @@ om_object_check(const Jsonb *json, const OmKeys *keys)
 }
 
 /*
- * Read a whole number, and whether an int64 holds it.  Returns false when the
- * value is not one.
+ * Read a whole number.  *fits says whether an int64 can hold it; if not, *number is 0.
+ * Returns false when the value is not a whole number.
  */
 bool
 om_value_whole_number(const JsonbValue *value, int64 *number, bool *fits)
@@ -177,7 +177,7 @@ om_value_whole_number(const JsonbValue *value, int64 *number, bool *fits)
 	if (DatumGetInt32(DirectFunctionCall1(numeric_min_scale, numeric)) > 0)
 		return false;
 
-	/* No text of it: that of 1e131071 is long. */
+	/* Compare as numeric, not as text, because the text of 1e131071 is long. */
 	*fits = DatumGetBool(DirectFunctionCall2(numeric_ge, numeric,
 											 NumericGetDatum(int64_to_numeric(PG_INT64_MIN)))) &&
 			DatumGetBool(DirectFunctionCall2(numeric_le, numeric,

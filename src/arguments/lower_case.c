@@ -5,9 +5,9 @@
  * PostgreSQL's own lower-casing depends on the database's locale, its provider, its
  * encoding and the server's version: in a Turkish database "I" becomes a dotless i,
  * and with the locale C only ASCII letters change.  Tags must be the same
- * everywhere, because filters and other Obans look for what is stored.  So this is
- * Unicode's simple mapping, one character for one, from a table of our own.
- * change_values.c uses it.
+ * everywhere, because filters and other Obans search for the stored tags.  So this file
+ * uses Unicode's simple mapping, one character to one, from lower_case_table.h.
+ * change_values.c calls it.
  */
 #include "arguments/arguments.h"
 
@@ -20,13 +20,13 @@
 
 #include "arguments/lower_case_table.h"
 
-/* Of a buffer for what a character is converted to, at which PostgreSQL cuts nothing off */
+/* The size of a buffer for one converted character, so that PostgreSQL truncates nothing */
 #define BUFFER_SIZE (MAX_CONVERSION_GROWTH * (MAX_MULTIBYTE_CHAR_LEN + 1) + 1)
 
-/* The conversions between the database's encoding and UTF-8; invalid: there are none */
+/* The conversions between the string's encoding and UTF-8; InvalidOid: there is none */
 typedef struct Conversions
 {
-	int encoding; /* that the string is in */
+	int encoding; /* of the string */
 	Oid to_utf8;
 	Oid from_utf8;
 } Conversions;
@@ -54,11 +54,11 @@ lower_letter(pg_wchar letter)
 }
 
 /*
- * How to read a string of the database.  What stands in SQL_ASCII may be in any
- * encoding: UTF-8, if it is valid as that.  PostgreSQL has no conversion from
- * MULE_INTERNAL to UTF-8.
+ * The encoding of a string of the database, and its conversions.  In a database with
+ * SQL_ASCII, a string may have any encoding; it is read as UTF-8 if it is valid UTF-8.
+ * PostgreSQL has no conversion from MULE_INTERNAL to UTF-8.
  *
- * The conversions are PostgreSQL's own: search_path does not choose them.
+ * The conversions are those of pg_catalog: search_path does not choose them.
  */
 static Conversions
 find_conversions(const char *string, int len)
@@ -76,8 +76,8 @@ find_conversions(const char *string, int len)
 }
 
 /*
- * Convert a character, into a buffer.  Returns how long it has become; 0 when the other encoding
- * does not have it.
+ * Convert a character into a buffer.  Returns its new length in bytes; 0 when the other
+ * encoding does not have it.
  */
 static int
 convert(Oid conversion, int from, int to, const char *source, int len, char *dest)
@@ -90,8 +90,8 @@ convert(Oid conversion, int from, int to, const char *source, int len, char *des
 }
 
 /*
- * Lower-case a character, into a buffer.  Returns its length; 0 when the character
- * has no lower case in its encoding, and so stays as it is.
+ * Lower-case a character into a buffer.  Returns its new length in bytes; 0 when the
+ * character has no lower case in its encoding, so that it stays as it is.
  */
 static int
 lower_character(const Conversions *conversions, const char *character, int len, char *lower)

@@ -1,9 +1,10 @@
 /*
  * by_filter.c
- *		The SQL functions that find their jobs by a filter: oban_all_jobs, which is the
- *		dry run, and each verb.
+ *		The SQL functions that find their jobs by a filter: oban_all_jobs, which only
+ *		returns them, and one for each verb.
  *
- * They read the filter (arguments/filter.c) and run the verb (verbs/run.c).
+ * They read the filter (arguments/filter.c) and run the verb (verbs/run.c);
+ * oban_all_jobs runs a statement (statements/run_query.c).  SQL calls them.
  */
 #include "verbs/verbs.h"
 
@@ -29,8 +30,8 @@ limit_filter(OmFilter *filter, FunctionCallInfo fcinfo, int argno)
 
 /*
  * oban_all_jobs(filter jsonb, max_jobs integer, prefix text) -> setof oban_job
- *		The jobs that match the filter, in id order, at most max_jobs of them:
- *		those that a verb with this filter would look at.
+ *		The jobs that match the filter, in id order, at most max_jobs of them.  The
+ *		states that a verb acts on do not matter here.
  *
  * Errors: those of om_jobs_table_by_prefix and om_filter_read; max_jobs is
  * negative (22023).
@@ -58,8 +59,8 @@ oban_all_jobs(PG_FUNCTION_ARGS)
 }
 
 /*
- * The verbs: the filter, the changes of an update, max_jobs, the prefix, when
- * retried jobs are to run.
+ * Run a verb.  The arguments are, in this order: the filter; for an update, the
+ * changes; max_jobs; the prefix; for a retry, when the jobs should run.
  */
 static Datum
 run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
@@ -89,13 +90,13 @@ run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
  * oban_retry_all_jobs(filter jsonb, max_jobs integer, prefix text, scheduled_at timestamptz)
  * -> bigint
  * oban_delete_all_jobs(filter jsonb, max_jobs integer, prefix text) -> bigint
- *		Do to the jobs that match the filter what the verb does to jobs in their
- *		states; returns how many it changed, at most max_jobs, the lowest ids
+ *		Cancel, retry or delete the jobs that match the filter, if the verb acts on
+ *		their states.  Returns how many it changed: at most max_jobs, the lowest ids
  *		first.
  * oban_update_all_jobs(filter jsonb, changes jsonb, max_jobs integer, prefix text)
  * -> bigint
- *		Update the jobs that match the filter, at most max_jobs of them; returns
- *		how many; with empty changes, how many match.
+ *		Update the jobs that match the filter, at most max_jobs of them.  Returns how
+ *		many it updated; with empty changes, how many match.
  *
  * Errors: those of om_jobs_table_by_prefix, om_filter_read, om_changes_check and
  * om_retry_at_argument; max_jobs is negative (22023); too few max_attempts for the

@@ -3,14 +3,15 @@
  *		The SQL functions that cancel, retry or delete jobs by id, as an instance, or
  *		by an array of ids.
  *
- * They read the jobs (arguments/job_argument.c); verbs/transitions.c changes them.
+ * They read the jobs (arguments/job_argument.c); verbs/transitions.c changes them.  SQL
+ * calls them.
  */
 #include "verbs/verbs.h"
 
 #include "executor/spi.h"
 
 /*
- * The three forms of each verb.  A NULL job or array is nothing to do.
+ * The three forms of each verb.  For a NULL job or array they do nothing.
  */
 
 static Datum
@@ -74,8 +75,9 @@ change_by_ids(FunctionCallInfo fcinfo, OmVerb verb)
  * oban_cancel_job(job record) -> boolean
  * oban_cancel_job(job_ids bigint[], prefix text),
  * oban_cancel_many_jobs(job_ids bigint[], prefix text) -> integer
- *		Cancel the jobs that are not completed, discarded or cancelled; returns
- *		whether, or how many.  A worker that executes one is told to stop.
+ *		Cancel the jobs that are not completed, discarded or cancelled.  Returns
+ *		whether the job was cancelled, or how many were.  A worker that executes such
+ *		a job is told to stop.
  *
  * Errors: those of om_jobs_table_by_prefix and om_job_argument, and what the
  * table itself raises.
@@ -107,10 +109,10 @@ oban_cancel_jobs(PG_FUNCTION_ARGS)
  * oban_retry_job(job record, scheduled_at timestamptz) -> boolean
  * oban_retry_job(job_ids bigint[], prefix text, scheduled_at timestamptz),
  * oban_retry_many_jobs(job_ids bigint[], prefix text, scheduled_at timestamptz) -> integer
- *		Make the jobs that are not available or executing available now, with
- *		at least one attempt left; their queues are woken.  With a scheduled_at in
- *		the future, make them scheduled for then; nobody is woken.  Jobs that have
- *		made as many attempts as max_attempts can hold stay as they are.
+ *		Retry the jobs that are not available or executing: they become available now,
+ *		with at least one attempt left, and their queues are woken.  With a
+ *		scheduled_at in the future they become scheduled, and no queue is woken.  Jobs
+ *		that have made as many attempts as max_attempts can hold do not change.
  *
  * Errors: as for cancel, and those of om_retry_at_argument.
  */

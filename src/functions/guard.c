@@ -1,18 +1,19 @@
 /*
  * guard.c
- *		The guard of a jobs table: a trigger that keeps out what comes too late.
+ *		The guard of a jobs table: a trigger that stops changes that come too late.
  *
- * Both Obans answer for a job by its id alone. And some of their statements (the
- * stager, the pruner, operations on many jobs) judge the state on a version of
- * the row that may be older than the one they then change. So a cancelled job
- * would run, a retry would be overwritten, a job that executes would be started
- * again or deleted.
+ * Workers of both Obans write the result of a run by the job's id alone. And some
+ * statements of Oban (the stager, the pruner, operations on many jobs) judge the state
+ * on a row version that may be older than the one that they then change. Without the
+ * guard, a cancelled job may run, a retry may be overwritten, and an executing job may
+ * be started again or deleted.
  *
- * The guard knows two kinds of statements. A late answer is about a run that has
- * ended: the job stays as it is, and only what the worker reports is written. A
- * stale statement judged an older version of the row: it is passed over. The guard
- * lets all else through, and returns as early as it can, because it runs in the
- * statements that workers send most.
+ * The guard stops two kinds of changes. A late answer is the result of a run that has
+ * ended: the job stays as it is, and only what the worker reports is written. A stale
+ * statement judged an older version of the row: it changes nothing. Everything else
+ * passes. The guard returns as early as it can, because it runs in the statements that
+ * workers send most. Calls guard_rows.c, guard_moves.c and run_query.c; PostgreSQL
+ * calls it.
  */
 #include "functions/guard.h"
 
@@ -36,8 +37,8 @@ old_attempt(const GuardedRow *row)
 }
 
 /*
- * A snooze gives the attempt back: Oban for Python, and Oban for Elixir since
- * 2.23.1, take 1 off attempt; Oban for Elixir before that adds 1 to max_attempts.
+ * A snooze does not count as an attempt. Oban for Python, and Oban for Elixir since
+ * 2.23.1, subtract 1 from attempt. Older Oban for Elixir adds 1 to max_attempts.
  */
 static bool
 is_snooze(const GuardedRow *row)
@@ -52,8 +53,8 @@ is_snooze(const GuardedRow *row)
 }
 
 /*
- * Is it an answer about a run that ended, for a job that was retried since and
- * waits to run again?
+ * Is the UPDATE an answer about a run that has ended, for a job that was retried since
+ * and waits to run again?
  */
 static bool
 answers_ended_run(const GuardedRow *row)
@@ -68,7 +69,7 @@ answers_ended_run(const GuardedRow *row)
 	attempt = old_attempt(row);
 	if (!om_guarded_adds_entry(row, &run) || run < 1 || run > attempt)
 	{
-		/* These need no entry, and are about the last run. */
+		/* These answers need no entry. They are about the last run. */
 		if (row->new_state != JOB_COMPLETED && !(is_snooze(row) && !om_guarded_keeps_schedule(row)))
 			return false;
 		run = attempt;
@@ -83,7 +84,7 @@ answers_ended_run(const GuardedRow *row)
 		if (isnull || scheduled_at <= attempted_at)
 			return false;
 	}
-	/* Such a job waits because that run failed, and not because it was retried. */
+	/* A job like this waits because that run failed, not because it was retried. */
 	return !(row->old_state == JOB_RETRYABLE && om_guarded_has_entry(row, run));
 }
 
@@ -93,7 +94,7 @@ is_late_answer(const GuardedRow *row)
 	bool isnull;
 	int64 run;
 
-	/* Most often a worker has fetched the job. */
+	/* The most frequent case: a worker fetches the job. */
 	if (row->new_state == JOB_EXECUTING || row->new_state == 0)
 		return false;
 
@@ -106,7 +107,7 @@ is_late_answer(const GuardedRow *row)
 
 	if (row->old_state == JOB_CANCELLED && (row->new_state == JOB_RETRYABLE || is_snooze(row)))
 	{
-		/* Every retry clears it. */
+		/* Every retry clears cancelled_at. */
 		(void) om_guarded_new(row, GUARD_CANCELLED_AT, &isnull);
 		return !isnull;
 	}
@@ -114,8 +115,8 @@ is_late_answer(const GuardedRow *row)
 }
 
 /*
- * The row that a late answer writes: what the worker reports, in errors and meta,
- * and the state, the times and the attempt as they were.
+ * The row that a late answer writes. errors and meta are what the worker reports. The
+ * state, the times and the attempt stay as they were.
  */
 static HeapTuple
 keep_job(const GuardedRow *row)
@@ -137,8 +138,8 @@ keep_job(const GuardedRow *row)
 /* ---- stale statements ---- */
 
 /*
- * Is the row newer than what the statement's snapshot shows of it? Only of a heap
- * can that be told.
+ * Is this version of the row newer than the statement's snapshot? We can find out only
+ * in a heap.
  */
 static bool
 is_newer_version(const GuardedRow *row)
@@ -176,10 +177,10 @@ seen_error_callback(void *arg)
 }
 
 /*
- * The state that the statement saw: that of the job in its own snapshot; 0 when
- * there was none. A row may have come from another partition, so the whole table is
- * looked at, with the rights of its owner, as a foreign key's checks do: the role
- * that answers may have no right to read the job.
+ * The state of the job in the statement's snapshot; 0 when the snapshot has no such
+ * job. The row may have come from another partition, so we read the whole table. We
+ * read with the rights of the table's owner, as the checks of foreign keys do, because
+ * the current role may have no right to read the job.
  */
 static int
 seen_state(const GuardedRow *row)
@@ -238,7 +239,8 @@ adds_no_entry(const GuardedRow *row)
 }
 
 /*
- * Not by a cascade or another trigger, where a foreign key would be left dangling
+ * Is the DELETE not part of a cascade or of another trigger? There, keeping the row
+ * could leave a foreign key that points to nothing.
  */
 static bool
 is_deleted_directly(const GuardedRow *row)
@@ -247,8 +249,8 @@ is_deleted_directly(const GuardedRow *row)
 }
 
 /*
- * What a statement that judged an older version must not do. Where the state that
- * it saw does not matter, saw is 0.
+ * What a statement that judged an older version must not do. saw has the states that it
+ * judged; 0 when they do not matter.
  */
 /* clang-format off */
 static const struct
@@ -287,7 +289,7 @@ is_stale(const GuardedRow *row)
 /* ---- the trigger ---- */
 
 /*
- * Does the UPDATE name the state? The trigger may be for all updates.
+ * Does the UPDATE name the column state? The trigger may fire for all updates.
  */
 static bool
 names_state(const GuardedRow *row)
@@ -316,16 +318,17 @@ check_event(FunctionCallInfo fcinfo)
 
 /*
  * oban_guard_job() -> trigger
- *		For BEFORE UPDATE OF state OR DELETE ... FOR EACH ROW on an oban_jobs table,
- *		without a WHEN clause; or BEFORE UPDATE OR DELETE, where updates that do not
- *		name the state may move rows to another partition. A worker's answer about a run that ended keeps the job
- *		as it is, and writes the errors and meta that the worker reports; its row is
- *		returned as always. A statement that judged an older version of the row is
- *		passed over, and returns no row. The rules are in docs/guard.md. What the
- *		extension itself writes goes through, and so does everything while
- *		oban_manage.guard is off.
+ *		For a trigger BEFORE UPDATE OF state OR DELETE ... FOR EACH ROW on an oban_jobs
+ *		table, without a WHEN clause. Use BEFORE UPDATE OR DELETE if updates that do not
+ *		name the state may move rows to another partition. A worker's answer about a
+ *		run that has ended writes only the errors and meta that the worker reports; the
+ *		statement returns its row as usual. A statement that judged an older version of
+ *		the row does not change it, and does not return it. The rules are in
+ *		docs/guard.md. Statements of the extension itself pass, and so does everything
+ *		while oban_manage.guard is off.
  *
- * Errors: not such a trigger (39P01), and those of om_jobs_table_shape.
+ * Errors: a trigger of another kind, or no trigger (39P01); those of
+ * om_jobs_table_shape.
  */
 PG_FUNCTION_INFO_V1(oban_guard_job);
 

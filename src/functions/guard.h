@@ -1,6 +1,7 @@
 /*
  * guard.h
- *		What the files of the guard share: the row that fired it.
+ *		What guard.c, guard_rows.c and guard_moves.c share: states, columns, and the row
+ *		that fired the guard.
  */
 #ifndef OM_GUARD_H
 #define OM_GUARD_H
@@ -9,7 +10,7 @@
 
 #include "commands/trigger.h"
 
-/* Sets of states, and what a DELETE makes of a job */
+/* Bits for sets of states; JOB_DELETED is the new state in a DELETE */
 #define JOB_AVAILABLE 0x001
 #define JOB_SCHEDULED 0x002
 #define JOB_SUSPENDED 0x004
@@ -43,7 +44,7 @@ typedef enum GuardColumn
 	GUARD_N_COLUMNS
 } GuardColumn;
 
-/* What the guard knows of a table. Entries stay where they are, because nested calls use them. */
+/* What the guard knows of a table. Entries never move, because nested calls use them. */
 typedef struct GuardedTable
 {
 	Oid relid; /* hash key */
@@ -54,7 +55,7 @@ typedef struct GuardedTable
 	Oid states[JOB_N_STATES]; /* InvalidOid: the table has no such state */
 } GuardedTable;
 
-/* The row that a statement is about to change, and what it makes of it */
+/* The row that a statement is about to change, and its states before and after */
 typedef struct GuardedRow
 {
 	const TriggerData *data;

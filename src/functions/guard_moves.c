@@ -2,10 +2,10 @@
  * guard_moves.c
  *		For the guard: is a DELETE the second half of a row's move to another partition?
  *
- * PostgreSQL moves a row by an UPDATE and then a DELETE and an INSERT. It fires the
- * guard for the first two, and does not say that they belong together. So the guard
- * (guard.c) notes each UPDATE of a row in a partition here. Calls run_query.c for the
- * depth of triggers.
+ * PostgreSQL moves a row by an UPDATE and then a DELETE and an INSERT. The UPDATE and
+ * the DELETE fire the guard, which cannot see that they belong together. So guard.c
+ * notes each UPDATE of a row in a partition here. Calls run_query.c for the depth of
+ * triggers.
  */
 #include "functions/guard.h"
 
@@ -13,12 +13,12 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
-/* An UPDATE that fired the guard, to tell the DELETE of a move to another partition */
+/* An UPDATE that fired the guard, by which we recognize the DELETE of the same move */
 typedef struct GuardedUpdate
 {
 	TransactionId xid;
 	Oid relid;
-	ItemPointerData tid; /* no other row comes there in that transaction */
+	ItemPointerData tid; /* not reused for another row in that transaction */
 } GuardedUpdate;
 
 /* One for each depth of triggers, so that a statement of a nested trigger does not overwrite it */
@@ -58,9 +58,9 @@ om_guarded_note_update(const GuardedRow *row)
 }
 
 /*
- * Does the DELETE belong to an UPDATE that moves the row to another partition? It
- * fires the guard for the same row twice. To keep the row then would lose the
- * UPDATE, which may be a worker's answer.
+ * Does the DELETE belong to an UPDATE that moves the row to another partition? Such an
+ * UPDATE fires the guard for the same row twice. If the guard stopped the DELETE, the
+ * UPDATE, which may be a worker's answer, would be lost.
  */
 bool
 om_guarded_is_moved(const GuardedRow *row)

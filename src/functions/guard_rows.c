@@ -3,9 +3,10 @@
  *		What the guard reads of the row that fired it: states, columns, and the
  *		entries of errors.
  *
- * The guard runs for each job that a worker fetches or answers for. So what it has
- * to know of a table is looked up once in a backend, and errors are looked into
- * only where the statement changes them.
+ * The guard runs each time that a worker fetches a job or writes its result. So each
+ * backend looks up once what the guard needs to know of a table, and errors are read
+ * only if the statement changes them. Calls jobs/ and arguments/json_keys.c; guard.c
+ * calls it.
  */
 #include "functions/guard.h"
 
@@ -18,7 +19,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-/* Each state's bit is 1 << its place here. */
+/* The bit of a state is 1 << its index here. */
 static const char *const state_labels[] = {"available", "scheduled", "suspended", "executing",
 										   "retryable", "completed", "discarded", "cancelled"};
 
@@ -69,8 +70,8 @@ forget_states(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * Learn what the guard must know of a table. An error leaves the entry invalid, and
- * so does an invalidation that comes while we look: then the next row looks again.
+ * Look up what the guard must know of a table. An error leaves the entry invalid, and
+ * so does an invalidation that arrives meanwhile. The next row then looks it up again.
  */
 static void
 learn_table(GuardedTable *table, Relation rel)
@@ -95,8 +96,8 @@ learn_table(GuardedTable *table, Relation rel)
 }
 
 /*
- * What the guard knows of the table, which it learns when a backend first fires
- * it there.
+ * What the guard knows of the table. It is looked up when the guard first runs for the
+ * table in a backend.
  */
 const GuardedTable *
 om_guarded_table(Relation rel)
@@ -145,7 +146,7 @@ om_guarded_new(const GuardedRow *row, GuardColumn column, bool *isnull)
 }
 
 /*
- * A whole number of the row; both Obans' tables have no NULL there.
+ * A whole number of the row.  NULL, which the tables of neither Oban allow, gives 0.
  */
 int64
 om_guarded_number(const GuardedRow *row, HeapTuple tuple, GuardColumn column)
@@ -193,12 +194,12 @@ om_guarded_keeps_schedule(const GuardedRow *row)
 
 /* ---- entries of errors ---- */
 
-/* The entries of errors, of either Oban's type */
+/* The entries of the column errors, which is jsonb[] or jsonb */
 typedef struct Entries
 {
 	int count;
-	Datum *array;			   /* of jsonb[] */
-	JsonbContainer *container; /* of jsonb */
+	Datum *array;			   /* if it is jsonb[]; 0 stands for NULL */
+	JsonbContainer *container; /* if it is jsonb */
 } Entries;
 
 static Entries
@@ -232,8 +233,8 @@ get_entries(const GuardedRow *row, HeapTuple tuple)
 }
 
 /*
- * The run that an entry is about: its attempt, a number or the text of one; 0 when
- * it has none.
+ * The run that an entry is about: the entry's "attempt", which is a number or a string
+ * of digits; 0 when there is none.
  */
 static int64
 run_of_entry(const Entries *entries, int i)
@@ -270,8 +271,8 @@ run_of_entry(const Entries *entries, int i)
 }
 
 /*
- * Has the statement left errors alone? Then their bytes are the same, and need not
- * be looked into, nor fetched when they are stored out of line.
+ * Has the statement left the column errors unchanged? Then its bytes are the same. So
+ * it need not be parsed, nor fetched if it is stored out of line.
  */
 static bool
 keeps_errors(const GuardedRow *row)
@@ -290,8 +291,8 @@ keeps_errors(const GuardedRow *row)
 }
 
 /*
- * Does the statement add an entry to errors? Sets the run that the last one is
- * about; 0 when it says none.
+ * Does the statement add an entry to errors? Sets *run to the run that the last entry
+ * is about; 0 when the entry does not say.
  */
 bool
 om_guarded_adds_entry(const GuardedRow *row, int64 *run)
@@ -309,7 +310,7 @@ om_guarded_adds_entry(const GuardedRow *row, int64 *run)
 }
 
 /*
- * Does the old row have an entry about the run in errors?
+ * Does errors of the old row have an entry about that run?
  */
 bool
 om_guarded_has_entry(const GuardedRow *row, int64 run)

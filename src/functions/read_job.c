@@ -3,7 +3,7 @@
  *		Reading a job: all of it, or whether it is cancelled.
  *
  * These functions see what the calling statement sees, and lock no row.  They run a
- * statement (statements/run_query.c) without a verb.
+ * statement (statements/run_query.c) without a verb.  SQL calls them.
  */
 #include "verbs/verbs.h"
 
@@ -43,10 +43,10 @@ note_answer(TupleTableSlot *slot, void *state)
 
 /*
  * oban_job_cancelled(job_id bigint, prefix text, attempt integer) -> boolean
- *		Should a worker that executes the job stop?  True once the job is
- *		cancelled or gone; false for NULL.  With the attempt that the worker runs,
- *		true as soon as that run is not the job's current one: the job is not
- *		executing, or with another attempt.
+ *		Should a worker that executes the job stop?  True when the job is cancelled or
+ *		deleted; false when job_id is NULL.  With the attempt that the worker runs,
+ *		true as soon as that run has ended: the job is not executing, or it is
+ *		executing with another attempt.
  */
 PG_FUNCTION_INFO_V1(oban_job_cancelled);
 

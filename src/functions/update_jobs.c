@@ -2,13 +2,13 @@
  * update_jobs.c
  *		The SQL functions that update jobs with the same changes.
  *
- * They read the jobs and the changes; verbs/update.c makes the changes.
+ * They read the jobs (arguments/job_argument.c); verbs/update.c checks and makes the
+ * changes.  SQL calls them.
  */
 #include "verbs/verbs.h"
 
 /*
- * What the SQL entry points have in common: the changes are the argument after
- * the job.
+ * What the SQL functions have in common.  The changes are the argument after the job.
  */
 static Datum
 update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
@@ -26,8 +26,8 @@ update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
  * oban_update_job(job record, changes jsonb) -> oban_job
  * oban_update_job(job_ids bigint[], changes jsonb, prefix text),
  * oban_update_many_jobs(job_ids bigint[], changes jsonb, prefix text) -> setof oban_job
- *		Update the jobs; returns them, in id order.  A NULL job or array is
- *		nothing to do, and NULL ids are passed over.
+ *		Update the jobs; returns them, in id order.  For a NULL job or array nothing is
+ *		done, and NULL ids are skipped.
  *
  * Errors: those of om_jobs_table_by_prefix, om_job_argument and
  * om_changes_check; a job does not exist (P0002); too few max_attempts for the

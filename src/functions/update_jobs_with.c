@@ -3,13 +3,13 @@
  *		The SQL functions that update jobs by a callable.
  *
  * They read the jobs and prepare the callable (arguments/callable.c);
- * verbs/update_with.c calls it for each job.
+ * verbs/update_with.c calls the callable for each job.  SQL calls them.
  */
 #include "verbs/verbs.h"
 
 /*
- * What the SQL entry points have in common: the callable and its context are
- * the arguments after the job.
+ * What the SQL functions have in common.  The callable and its context are the
+ * arguments after the job.
  */
 static Datum
 update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
@@ -24,7 +24,7 @@ update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
 				 errhint("Pass the name of a function that takes the job and returns the "
 						 "changes as jsonb.")));
 	callable = om_callable_prepare(fcinfo, PG_GETARG_OID(1), jobs);
-	/* Detoasted here, and not at each call. */
+	/* Detoast the context once, not in each call of the callable. */
 	if (!list.context.isnull)
 		list.context.value = JsonbPGetDatum(PG_GETARG_JSONB_P(2));
 
@@ -40,9 +40,9 @@ update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
  * oban_update_job_with(job_ids bigint[], callable regproc, context jsonb, prefix text),
  * oban_update_many_jobs_with(job_ids bigint[], callable regproc, context jsonb, prefix text)
  *		-> setof oban_job
- *		Update each job with the changes that the callable returns for it, NULL
- *		for none; returns the jobs, in id order.  A NULL job or array is nothing
- *		to do, and NULL ids are passed over.
+ *		Update each job with the changes that the callable returns for it; NULL means
+ *		no changes.  Returns the jobs, in id order.  For a NULL job or array nothing is
+ *		done, and NULL ids are skipped.
  *
  * Errors: a NULL callable (22004); those of om_callable_prepare,
  * om_jobs_table_by_prefix and om_job_argument; a job does not exist, or its

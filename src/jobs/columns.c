@@ -2,8 +2,8 @@
  * columns.c
  *		The columns of oban_job, and the columns of a job that may be updated.
  *
- * Calls only PostgreSQL. The statements write these columns, and the arguments
- * are read by them. jobs_table.c says which types the columns of a table may have.
+ * Calls only PostgreSQL. The statements, the arguments and the verbs use it.
+ * jobs_table.c says which types the columns of a table may have.
  */
 #include "jobs/jobs.h"
 
@@ -51,7 +51,7 @@ StaticAssertDecl(lengthof(om_job_columns) == OM_JOB_N_COLUMNS, "each column has 
 StaticAssertDecl(lengthof(om_update_columns) == OM_N_UPDATE_COLUMNS, "each column has a row");
 
 /*
- * Is it a row of oban_job's columns?
+ * Does the row have exactly the columns of oban_job?
  */
 bool
 om_looks_like_oban_job(TupleDesc desc)
@@ -70,7 +70,7 @@ om_looks_like_oban_job(TupleDesc desc)
 }
 
 /*
- * Is it the composite type oban_job, or one exactly like it?
+ * Is the type the composite type oban_job, or one with the same columns?
  */
 bool
 om_type_is_oban_job(Oid type)

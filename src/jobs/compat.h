@@ -1,11 +1,12 @@
 /*
  * compat.h
  *		What PostgreSQL 16, 17 and 18 have renamed or added, under the newest name.
+ *		jobs.h includes it.
  */
 #ifndef OBAN_MANAGE_COMPAT_H
 #define OBAN_MANAGE_COMPAT_H
 
-/* Since 16 one function for all classes of objects; of those, the two that are asked about. */
+/* Since 16, one function for all classes of objects. We need only these two. */
 #if PG_VERSION_NUM < 160000
 #define object_aclcheck(classid, objectid, roleid, mode)                                           \
 	((classid) == NamespaceRelationId ? pg_namespace_aclcheck(objectid, roleid, mode)              \
@@ -19,12 +20,12 @@
 /* UPDATE ... RETURNING old.column */
 #define OM_HAS_RETURNING_OLD (PG_VERSION_NUM >= 180000)
 
-/* Before the declaration since 18; GCC and clang take an attribute there too. */
+/* Since 18 it stands before the declaration. GCC and clang take an attribute there too. */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn __attribute__((noreturn))
 #endif
 
-/* Columns that are computed as they are read. */
+/* attgenerated of columns that are computed when they are read */
 #if PG_VERSION_NUM < 180000
 #define ATTRIBUTE_GENERATED_VIRTUAL 'v'
 #endif

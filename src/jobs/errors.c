@@ -2,8 +2,8 @@
  * errors.c
  *		What error context callbacks must know.
  *
- * Calls only PostgreSQL. The verbs and the batches use it, to name in an error the
- * jobs that it is about.
+ * Calls only PostgreSQL. The callbacks of the verbs and of the batches use it. They add
+ * to an error which jobs it is about.
  */
 #include "jobs/jobs.h"
 

@@ -2,8 +2,8 @@
  * job_ids.c
  *		Job ids, and growing lists of them that are SQL arrays.
  *
- * A list can be passed to a statement as it is. Calls only PostgreSQL; all floors
- * above use it.
+ * A list can be passed to a statement as it is. Calls only PostgreSQL; the arguments,
+ * the verbs and the functions use it.
  */
 #include "jobs/jobs.h"
 
@@ -13,7 +13,7 @@
 #include "utils/memutils.h"
 
 /*
- * Is it a type that a job's id may have?
+ * Can a job's id have that type?
  */
 bool
 om_type_is_job_id(Oid type)
@@ -63,7 +63,7 @@ om_job_ids_add(OmJobIds *ids, int64 id)
 {
 	if (ids->count == ids->capacity)
 	{
-		/* As many as an array can hold */
+		/* The number of ids that an array can hold */
 		int most = (MaxAllocSize - ARR_OVERHEAD_NONULLS(1)) / sizeof(int64);
 
 		if (ids->count >= most)
@@ -103,8 +103,8 @@ compare_ids(const void *a, const void *b)
 }
 
 /*
- * Add the elements of an array of any shape, whose type om_type_is_job_id;
- * NULLs are passed over.
+ * Add the elements of an array with any number of dimensions.  type is the type of its
+ * elements, one that om_type_is_job_id accepts.  NULLs are skipped.
  */
 void
 om_job_ids_add_array(OmJobIds *ids, ArrayType *array, Oid type)
@@ -122,7 +122,7 @@ om_job_ids_add_array(OmJobIds *ids, ArrayType *array, Oid type)
 }
 
 /*
- * Put the ids in ascending order, each once.
+ * Sort the ids in ascending order, and drop duplicates.
  */
 void
 om_job_ids_sort(OmJobIds *ids)
@@ -132,8 +132,7 @@ om_job_ids_sort(OmJobIds *ids)
 }
 
 /*
- * Where the id is in the list, which must be in ascending order; -1 when it is
- * not there.
+ * The index of an id in a list that is in ascending order; -1 when it is not there.
  */
 int
 om_job_ids_find(const OmJobIds *ids, int64 id)

@@ -3,8 +3,8 @@
  *		Jobs as the result of a function: one oban_job, or a set of them in the order
  *		of their ids.
  *
- * The functions begin a result and return it; the rows of a statement are put into
- * it while the statement runs. Calls only PostgreSQL.
+ * The functions begin a result and return it. They and verbs/update_steps.c put the rows
+ * of a statement into it while the statement runs. Calls only PostgreSQL.
  */
 #include "jobs/jobs.h"
 
@@ -38,8 +38,8 @@ om_job_result_init(OmJobResult *result, FunctionCallInfo fcinfo)
 }
 
 /*
- * Check that the row has the columns of the type oban_job.  It has, unless somebody
- * altered the type.
+ * Check that the row has the columns of the type oban_job.  It lacks them only if
+ * somebody altered the type.
  */
 static void
 check_row(const OmJobResult *result, TupleDesc row)
@@ -56,7 +56,7 @@ check_row(const OmJobResult *result, TupleDesc row)
 }
 
 /*
- * Begin to sort: what is in the set, and what comes from here on.
+ * Begin a sort: move the rows of the set into it.  Later rows go into it too.
  */
 static void
 begin_sort(OmJobResult *result)
@@ -79,8 +79,8 @@ begin_sort(OmJobResult *result)
 }
 
 /*
- * Put a row into the set.  Mostly jobs come in the order of their ids.  The first
- * one that does not begins a sort.
+ * Put a row into the set.  Jobs usually come in the order of their ids.  The first job
+ * that is out of order begins a sort.
  */
 static void
 put_into_set(OmJobResult *result, TupleTableSlot *row)
@@ -142,7 +142,7 @@ end_sort(OmJobResult *result)
 }
 
 /*
- * What the function must return.  It is NULL for a function that returns one job,
+ * What the function must return.  For a function that returns one job, this is NULL
  * when no job was put into the result.
  */
 Datum

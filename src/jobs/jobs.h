@@ -1,7 +1,7 @@
 /*
  * jobs.h
  *		The jobs table and its columns, ids of jobs, jobs as results, signals,
- *		settings and errors. The lowest floor: all others build upon it.
+ *		settings and errors. This is the lowest floor: all others include it.
  */
 #ifndef OM_JOBS_H
 #define OM_JOBS_H
@@ -36,11 +36,11 @@ extern bool om_is_error(void);
 
 /* ---- jobs_table.c: which table, and what it looks like ---- */
 
-/* What the text of a query depends on. */
+/* What the text of a query depends on, besides the query */
 typedef struct OmTableShape
 {
 	Oid jobs;
-	const char *schema; /* the prefix, as it is, unquoted */
+	const char *schema; /* the prefix, unquoted */
 	const char *name;	/* schema-qualified and quoted */
 	Oid row_type;
 	bool errors_is_array; /* jsonb[] (Elixir) rather than jsonb (Python) */
@@ -71,7 +71,7 @@ extern const OmJobColumn om_job_columns[];
 extern bool om_looks_like_oban_job(TupleDesc desc);
 extern bool om_type_is_oban_job(Oid type);
 
-/* Columns of oban_job, which OM_GET_NEWEST and the writing steps of update return */
+/* Numbers of columns in oban_job, which OM_GET_NEWEST and the writing steps of update return */
 #define OM_JOB_ID	  1
 #define OM_JOB_STATE  2
 #define OM_JOB_QUEUE  3
@@ -96,7 +96,7 @@ typedef struct OmUpdateColumnInfo
 {
 	const char *name;
 	Oid type;		/* of the value that is passed to a statement */
-	Oid array_type; /* of the values of many jobs; tags are passed as text then */
+	Oid array_type; /* of an array of values, one for each job; tags are text in it */
 } OmUpdateColumnInfo;
 
 extern const OmUpdateColumnInfo om_update_columns[];
@@ -120,8 +120,8 @@ om_columns_count(OmColumnSet set)
 /* ---- job_ids.c: growing lists of job ids that are SQL arrays ---- */
 
 /*
- * The ids are collected in place, as a bigint[] whose header is filled in when
- * the array is asked for, so that a million of them are held once.
+ * The ids are collected in the memory of a bigint[], so that a million ids need no
+ * second copy.  om_job_ids_array fills in the header of the array.
  */
 typedef struct OmJobIds
 {
@@ -144,17 +144,17 @@ extern int om_job_ids_find(const OmJobIds *ids, int64 id);
 /* ---- job_result.c: oban_job as a result ---- */
 
 /*
- * Where the jobs that a function returns are put: one composite value, or a set
- * in the order of their ids.
+ * The result of a function that returns jobs: one composite value, or a set in the
+ * order of their ids.
  */
 typedef struct OmJobResult
 {
 	TupleDesc desc;		   /* of oban_job */
-	MemoryContext context; /* that outlives SPI */
-	Tuplestorestate *set;  /* that is returned; NULL: one job is */
-	Tuplesortstate *sort;  /* of the set, since a job came out of order */
-	int64 last_id;		   /* of the job put last */
-	Datum job;			   /* the last job put, when there is no set */
+	MemoryContext context; /* one that outlives SPI */
+	Tuplestorestate *set;  /* the set to return; NULL: the function returns one job */
+	Tuplesortstate *sort;  /* of the set; NULL: no job came out of order yet */
+	int64 last_id;		   /* id of the job that was put last */
+	Datum job;			   /* the job that was put last, when there is no set */
 	int count;
 } OmJobResult;
 
@@ -167,9 +167,9 @@ extern Datum om_job_result_return(OmJobResult *result, FunctionCallInfo fcinfo);
 typedef struct OmSignals
 {
 	Oid jobs;
-	const char *schema; /* looked up when first needed */
+	const char *schema; /* NULL until it is needed */
 	text *last_queue;	/* the queue woken last */
-	bool warned;		/* at most one warning a call */
+	bool warned;		/* a call raises at most one warning */
 	MemoryContext context;
 } OmSignals;
 

@@ -3,9 +3,9 @@
  *		Which table a call is about, and what that table looks like.
  *
  * The table is always named oban_jobs; Oban calls its schema the prefix.  Each
- * look-up locks the table, so what this file says of it holds until the end of the
- * transaction.  Calls only PostgreSQL; the statements, the arguments and the
- * functions use it.
+ * look-up locks the table, so that what it found stays true until the end of the
+ * transaction.  Calls only PostgreSQL, and reads oban_manage.prefix (settings.c); the
+ * statements, the arguments and the functions use it.
  */
 #include "jobs/jobs.h"
 
@@ -23,7 +23,7 @@
 
 #define JOBS_TABLE "oban_jobs"
 
-/* The types that a column has in one migration or another of either Oban */
+/* The types that a column has in some migration of either Oban */
 typedef enum ColumnKind
 {
 	INTEGER_COLUMN,
@@ -123,7 +123,7 @@ om_jobs_table_by_prefix(const text *prefix, LOCKMODE lockmode)
 }
 
 /*
- * The same for an argument that holds a prefix, or NULL.
+ * The same as om_jobs_table_by_prefix, for an argument that holds a prefix, or NULL.
  */
 Oid
 om_jobs_table_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode)
@@ -132,9 +132,9 @@ om_jobs_table_argument(FunctionCallInfo fcinfo, int argno, LOCKMODE lockmode)
 }
 
 /*
- * The jobs table that a relation's rows are jobs of, locked: the relation
- * itself, or the topmost partitioned table of that name that it is a part of.
- * InvalidOid when the relation is no jobs table.
+ * The jobs table to which the rows of a relation belong, locked.  It is the relation
+ * itself, or its topmost ancestor that is named oban_jobs, if the relation is a
+ * partition.  InvalidOid when neither is a jobs table.
  */
 Oid
 om_jobs_table_of_row_type(Oid row_relid, LOCKMODE lockmode)
@@ -143,7 +143,7 @@ om_jobs_table_of_row_type(Oid row_relid, LOCKMODE lockmode)
 	ListCell *lc;
 	char *schema = NULL;
 
-	/* No ancestors are found while the partition is being detached. */
+	/* PostgreSQL finds no ancestors while the partition is being detached. */
 	if (get_rel_relispartition(row_relid))
 		relids = list_concat(relids, get_partition_ancestors(row_relid));
 
@@ -158,8 +158,8 @@ om_jobs_table_of_row_type(Oid row_relid, LOCKMODE lockmode)
 		return InvalidOid;
 
 	/*
-	 * Look it up again by its schema: that checks the caller's right to the
-	 * schema, and sees a table that was dropped before we had the lock.
+	 * Look the table up again by its schema.  This checks the caller's right to the
+	 * schema, and notices when the table was dropped before we had the lock.
 	 */
 	return om_jobs_table_by_prefix(cstring_to_text(schema), lockmode);
 }
@@ -171,8 +171,8 @@ type_is_text(Oid type)
 }
 
 /*
- * Domains are taken where the statements cast the column anyway, or PostgreSQL
- * looks through them.
+ * May a column of that kind have the type?  Domains are accepted where the statements
+ * cast the column anyway, or PostgreSQL uses the base type.
  */
 static bool
 type_fits(Oid type, ColumnKind kind)
@@ -200,8 +200,8 @@ type_fits(Oid type, ColumnKind kind)
 }
 
 /*
- * The column of that name, or NULL.  Columns go by name, never by position:
- * migrations, Oban Pro and users add and reorder them.
+ * The column of that name, or NULL.  We find columns by name, never by position,
+ * because migrations, Oban Pro and users add and reorder them.
  */
 Form_pg_attribute
 om_find_column(TupleDesc desc, const char *name)
@@ -217,7 +217,7 @@ om_find_column(TupleDesc desc, const char *name)
 }
 
 /*
- * Find out what the text of a statement depends on.
+ * Read from the table what the text of a statement depends on.
  *
  * Errors: columns are missing (42703), a column has a type that neither Oban
  * gives it (42804), a callable or a trigger has dropped the table (42P01).
@@ -230,7 +230,7 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 	StringInfoData missing;
 	int nmissing = 0;
 
-	/* The caller has locked it, but its own transaction may still drop it. */
+	/* The caller has locked the table, but the same transaction may still drop it. */
 	if (rel == NULL)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 						errmsg("table of the jobs was dropped during the call")));
@@ -295,8 +295,8 @@ om_jobs_table_owner(Oid jobs)
 }
 
 /*
- * The type of a column, below domains.  InvalidOid when there is no such column,
- * which om_jobs_table_shape refuses.
+ * The type of a column; of a domain, its base type.  InvalidOid when there is no such
+ * column, an error that om_jobs_table_shape reports.
  */
 Oid
 om_jobs_table_column_type(Oid jobs, const char *column)
@@ -307,8 +307,8 @@ om_jobs_table_column_type(Oid jobs, const char *column)
 }
 
 /*
- * The largest whole number that an integer column holds; an oban_job has
- * integers, whatever the column.
+ * The largest whole number that a column of the table can hold.  For a bigint column it
+ * is that of integer, because oban_job has an integer there.
  */
 int32
 om_jobs_table_max_integer(Oid jobs, const char *column)

@@ -2,7 +2,8 @@
  * settings.c
  *		The module, and its settings (oban_manage.prefix, notify and guard).
  *
- * Calls only PostgreSQL. All floors read the settings.
+ * Calls only PostgreSQL. jobs_table.c, signals.c and functions/guard.c read our settings;
+ * the floors above change PostgreSQL's for a moment by om_set_temporarily.
  */
 #include "jobs/jobs.h"
 
@@ -38,8 +39,8 @@ _PG_init(void)
 }
 
 /*
- * Give one of PostgreSQL's settings a value until the AtEOXact_GUC of the
- * caller's NewGUCNestLevel, or an error, puts the session's back.
+ * Set one of PostgreSQL's settings for a while.  The caller calls NewGUCNestLevel
+ * before.  Its AtEOXact_GUC, or an error, restores the value of the session.
  */
 void
 om_set_temporarily(const char *name, const char *value)

@@ -2,11 +2,11 @@
  * signals.c
  *		What running Obans are told, by NOTIFY in the caller's transaction.
  *
- * The channel is <prefix>.oban_<name>, with the prefix as it is, unquoted.  The
- * payload is compact JSON that begins with "{": Oban for Python decodes anything
- * else as base64, and its listener ends when that fails.  PostgreSQL sends at
- * commit, and drops duplicates within a transaction.  Calls jobs_table.c; the
- * verbs use it.
+ * The channel is <prefix>.oban_<name>, with the prefix unquoted.  The payload is
+ * compact JSON that begins with "{", because Oban for Python decodes anything else as
+ * base64, and its listener ends when that fails.  PostgreSQL sends at commit, and drops
+ * duplicates within a transaction.  Calls only PostgreSQL; the verbs and
+ * functions/manage_jobs.c use it.
  */
 #include "jobs/jobs.h"
 
@@ -22,8 +22,8 @@
 #define PAYLOAD_MAX_LENGTH (BLCKSZ - NAMEDATALEN - 128)
 
 /*
- * Begin to send signals to the Obans of a jobs table.  What is kept between them is
- * allocated in the current memory context.
+ * Begin to send signals to the Obans of a jobs table.  What is kept from one signal to
+ * the next is allocated in the current memory context.
  */
 void
 om_signals_init(OmSignals *signals, Oid jobs)
@@ -34,7 +34,7 @@ om_signals_init(OmSignals *signals, Oid jobs)
 }
 
 /*
- * Would the worker that runs one of the jobs be told to stop?
+ * Would om_signal_kill really tell the worker of a job of this table to stop?
  */
 bool
 om_signals_kill(Oid jobs)
@@ -46,8 +46,8 @@ om_signals_kill(Oid jobs)
 
 /*
  * Notify the channel <prefix>.<name>.  PostgreSQL refuses long names and payloads
- * with an error, which would undo the change of the job.  Instead a warning says,
- * once a call, that nobody was told.
+ * with an error, which would undo the change of the job.  So we do not notify then, and
+ * raise a warning, once in a call.
  */
 static void
 notify(OmSignals *signals, const char *name, const char *payload)
@@ -90,9 +90,9 @@ om_signal_kill(OmSignals *signals, int64 job_id)
 }
 
 /*
- * Wake the workers of the queue; nobody when it is NULL.  Jobs of the same queue often
- * follow each other, so the queue that was woken last is not woken again.  PostgreSQL
- * drops the other duplicates.
+ * Wake the workers of a queue.  NULL wakes none.  Jobs of the same queue often follow
+ * each other, so the queue that was woken last is not woken again.  PostgreSQL drops
+ * the other duplicates.
  */
 void
 om_signal_wake(OmSignals *signals, const text *queue)

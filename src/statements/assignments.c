@@ -1,17 +1,19 @@
 /*
  * assignments.c
  *		What a statement assigns to a job's columns: the times of the verb, the columns
- *		that were named, and the state that a new schedule gives.
+ *		that an update names, and the state that follows from a new schedule.
  *
- * queries.c and rows.c call it.
+ * Calls conditions.c and verb_table.c for numbers and texts; queries.c and rows.c call
+ * it.
  */
 #include "statements/statement_text.h"
 
 #include "lib/stringinfo.h"
 
 /*
- * A time, but after the last run began.  By that the guard sees that a job was retried
- * since, also by a transaction that is older than the run.
+ * A time, or the moment after the last run began if that is later.  This tells the guard
+ * that the job was retried after that run, even if the retry's transaction began before
+ * the run.
  */
 #define AFTER_ATTEMPT(time)                                                                        \
 	"CASE WHEN j.attempted_at OPERATOR(pg_catalog.<) '9999-12-31'::pg_catalog.timestamp"           \
@@ -19,8 +21,8 @@
 	" '1 microsecond'::pg_catalog.interval) ELSE " time " END"
 
 /*
- * The number of the parameter that has a column's new value: those of the
- * conditions come first, the columns follow in the order of OmUpdateColumn.
+ * The number of the parameter that holds a column's new value.  The parameters of the
+ * conditions come first.  Those of the columns follow, in the order of OmUpdateColumn.
  */
 int
 om_column_param(OmQuery query, OmUpdateColumn column)
@@ -32,10 +34,10 @@ om_column_param(OmQuery query, OmUpdateColumn column)
 /*
  * The new value of a column.
  *
- * With OM_WRITE_EACH each job's value stands in an array where its id stands in
- * $1, which is sorted: so width_bucket finds it, and no join is needed that could
- * be planned badly.  There is no array of arrays of tags: each comes as an
- * array's text.
+ * With OM_WRITE_EACH, the values are an array.  A job's value has the same index there
+ * as the job's id has in $1.  $1 is sorted, so width_bucket finds the index, and the
+ * statement needs no join, which could be planned badly.  The tags of each job are
+ * passed as text, because PostgreSQL has no array of arrays of different lengths.
  */
 char *
 om_new_value(OmQuery query, OmUpdateColumn column)
@@ -49,18 +51,18 @@ om_new_value(OmQuery query, OmUpdateColumn column)
 }
 
 /*
- * The state that a new schedule gives a job: it moves between available and
+ * The state that follows from a new schedule.  The job moves between available and
  * scheduled, because workers fetch by state alone.
  */
 void
 om_state_by_schedule_append(StringInfo sql, OmQuery query)
 {
 	const char *time = om_new_value(query, OM_SCHEDULED_AT);
-	/* Retry does so from any state that it acts on. */
+	/* A retry moves the job from any state that it acts on. */
 	const char *from_available = query.verb == OM_RETRY ? "" : STATE_IS("available") " AND ";
 	const char *from_scheduled = query.verb == OM_RETRY ? "" : STATE_IS("scheduled") " AND ";
 
-	/* The column gives the literals their type: a cast would want USAGE on the type's schema. */
+	/* The column gives the literals their type. A cast would need USAGE on the type's schema. */
 	appendStringInfo(sql,
 					 "CASE WHEN %s%s OPERATOR(pg_catalog.>) " NOW " THEN 'scheduled'"
 					 " WHEN %s%s OPERATOR(pg_catalog.<=) " NOW " THEN 'available'"
@@ -69,8 +71,8 @@ om_state_by_schedule_append(StringInfo sql, OmQuery query)
 }
 
 /*
- * A time to assign: the value, or, to note in which state the job was, one of two
- * parameters that both hold it.
+ * A time to assign.  OM_WRITE_NOTE before PostgreSQL 18 assigns one of two parameters
+ * that both hold the time; which one it reads shows the state that the job had.
  */
 static char *
 new_time(OmQuery query, char *value)
@@ -84,8 +86,8 @@ new_time(OmQuery query, char *value)
 }
 
 /*
- * The assignments of an UPDATE: those of the verb, its times, and the columns that
- * were named, and no others: what someone else wrote to another column stays.
+ * The assignments of an UPDATE: those of the verb, its times, and the columns that an
+ * update names.  No other column is assigned, so what others wrote there stays.
  */
 void
 om_assignments_append(StringInfo sql, OmQuery query)

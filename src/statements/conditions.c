@@ -1,9 +1,10 @@
 /*
  * conditions.c
- *		The conditions that jobs are found by, as SQL.
+ *		The conditions that select jobs, as SQL.
  *
- * Each has one parameter; they stand in the order of OmCondition, and so do
- * their parameters, which are the first of a statement.
+ * Each condition has one parameter.  The conditions and their parameters are in the
+ * order of OmCondition; these are the first parameters of a statement.  Calls
+ * jobs/jobs_table.c; queries.c, assignments.c and arguments/filter.c call it.
  */
 #include "statements/statements.h"
 
@@ -24,7 +25,7 @@ static const struct
 	const char *text;
 	const char *column;
 	bool any; /* the parameter is an array */
-	Oid type; /* of it, or its elements; InvalidOid: the column's own */
+	Oid type; /* of the parameter, or of its elements; InvalidOid: the column's type */
 } conditions[] = {
 	[OM_ID_IS] = {IS("id"), INT8OID},
 	[OM_ID_IS_ANY] = {IS_ANY("id"), INT8OID},
@@ -65,7 +66,7 @@ StaticAssertDecl(lengthof(conditions) == OM_N_CONDITIONS, "each condition has a 
 StaticAssertDecl(OM_N_CONDITIONS <= sizeof(OmConditionSet) * BITS_PER_BYTE, "each is a bit of it");
 
 /*
- * WHERE conditions AND the verb's own, which may be NULL
+ * WHERE conditions AND the condition of the verb, which may be NULL
  */
 void
 om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition)
@@ -99,9 +100,8 @@ om_conditions_append_order(StringInfo sql, OmConditionSet set)
 /*
  * The type of a condition's parameter, or of its elements.
  *
- * But for ids, of which there are arrays of bigint everywhere, it is the
- * column's own: only then does PostgreSQL hash long arrays, and an index on
- * tags serve.
+ * It is the column's type, because only then does PostgreSQL hash long arrays and use an
+ * index on tags.  Ids are always bigint, because the callers have arrays of bigint.
  */
 Oid
 om_condition_type(OmCondition condition, Oid jobs)
@@ -112,7 +112,7 @@ om_condition_type(OmCondition condition, Oid jobs)
 }
 
 /*
- * The types of the parameters for a jobs table.  Returns how many they are.
+ * The types of the parameters for a jobs table.  Returns their number.
  */
 int
 om_conditions_types(OmConditionSet set, Oid jobs, Oid *types)

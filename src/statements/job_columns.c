@@ -1,6 +1,9 @@
 /*
  * job_columns.c
- *		Jobs in the results of statements: as oban_job, or as a callable takes them.
+ *		The columns of a job in a statement's result: as oban_job, or in the type that a
+ *		callable takes.
+ *
+ * Calls jobs/columns.c for the names; queries.c and rows.c call it.
  */
 #include "statements/statements.h"
 
@@ -9,7 +12,7 @@
 #include "utils/builtins.h"
 
 /*
- * The columns of oban_job, in its order, from those of either Oban's table.
+ * The columns of oban_job, in its order, computed from the table of either Oban.
  */
 /* clang-format off */
 static const char *const job_columns[] = {
@@ -38,8 +41,8 @@ static const char *const job_columns[] = {
 StaticAssertDecl(lengthof(job_columns) == OM_JOB_N_COLUMNS, "each column has a row");
 
 /*
- * List the columns of oban_job, each after its name where they are to be the
- * keys of a JSON object.
+ * List the columns of oban_job.  With named, each column follows its name, as
+ * jsonb_build_object needs it.
  */
 void
 om_job_columns_append(StringInfo sql, const OmTableShape *shape, bool named)
@@ -61,7 +64,8 @@ om_job_columns_append(StringInfo sql, const OmTableShape *shape, bool named)
 }
 
 /*
- * All that an update writes or goes by: tells whether a callable has written it.
+ * A record of all columns that an update writes or depends on.  If it has changed after
+ * the callable ran, the callable itself has written the job.
  */
 void
 om_updatable_append(StringInfo sql)
@@ -73,7 +77,7 @@ om_updatable_append(StringInfo sql)
 }
 
 /*
- * The job as a callable takes it: jsonb, the table's row type, or oban_job.
+ * The job in the type that a callable takes: jsonb, the table's row type, or oban_job.
  */
 void
 om_argument_append(StringInfo sql, const OmTableShape *shape, Oid type)

@@ -2,18 +2,18 @@
  * plan_cache.c
  *		Kept plans.
  *
- * A plan is prepared when a backend first asks a query of a table, and kept
+ * A plan is prepared when a backend first runs a query on a table, and kept
  * (SPI_keepplan) under the table's oid and the query.  The callers hold a lock
- * on the table.  A plan that is out of date is thrown away and its text built
- * anew, not only planned anew: schemas, tables, columns and types may have been
- * renamed.
+ * on the table.  When a plan is out of date, its text is built again too, because
+ * schemas, tables, columns and types may have been renamed.
  *
- * A query that finds its jobs by their ids alone has one plan for all of them,
- * by index (plan_order.c).  A filter is planned with its values each time: how many
- * jobs they match, and which partial index serves, makes the difference there.
+ * A query that finds its jobs by their ids alone has one generic plan, by index
+ * (plan_order.c).  A filter is planned with its values each time, because the best
+ * plan depends on how many jobs match and which partial index can be used.
  *
- * Users choose the tables and the filters, so the number of plans is bounded;
- * the one that was used longest ago goes first.
+ * The number of plans is limited, because users choose the tables and the filters.
+ * The least recently used plan is dropped first.  Calls queries.c and plan_order.c;
+ * run_query.c calls it.
  */
 #include "statements/plan_cache.h"
 
@@ -27,7 +27,7 @@
 #include "utils/plancache.h"
 #include "utils/rls.h"
 
-/* At 30 to 120 kB a plan, and more for a table with many partitions */
+/* A plan takes 30 to 120 kB, more for a table with many partitions. */
 #define MAX_PLANS 256
 
 typedef struct PlanKey
@@ -46,7 +46,7 @@ typedef struct PlanEntry
 } PlanEntry;
 
 static HTAB *plans = NULL;
-static dlist_head plans_by_use = DLIST_STATIC_INIT(plans_by_use); /* newest first */
+static dlist_head plans_by_use = DLIST_STATIC_INIT(plans_by_use); /* last used first */
 
 static void
 free_kept(OmKeptPlan *kept)
@@ -56,7 +56,7 @@ free_kept(OmKeptPlan *kept)
 }
 
 /*
- * Forget an entry, and free its plan unless that is being run.
+ * Forget an entry.  Free its plan, unless the plan is being run.
  */
 static void
 drop_entry(PlanEntry *entry)
@@ -73,7 +73,7 @@ drop_entry(PlanEntry *entry)
 }
 
 /*
- * To be called when a plan, whose users were one more, has been run.
+ * Call it when a plan has been run, after its users were raised by one for the run.
  */
 void
 om_plan_release(OmKeptPlan *kept)
@@ -86,11 +86,13 @@ om_plan_release(OmKeptPlan *kept)
 /*
  * May a kept plan still be used?
  *
- * PostgreSQL parses the text again when the search_path is another or, with
- * row-level security in the plan, the role or row_security; and what the text
- * names may have moved since.  It keeps no watch over the tables of a statement
- * that a rule has made into none, nor over FORCE ROW LEVEL SECURITY, which does
- * not hold for the owner in a foreign key's cascade, and does after it.
+ * PostgreSQL would parse the text again when the search_path has changed or, if the
+ * plan depends on row-level security, when the role or row_security has changed.  The
+ * text may then name objects that have moved, so we build it again instead.
+ *
+ * The plan cache does not track the tables of a statement that a rule has rewritten
+ * to nothing.  Nor does it track FORCE ROW LEVEL SECURITY, which does not apply to the
+ * owner while a foreign key's cascade runs.
  */
 static bool
 is_usable(const OmKeptPlan *kept)
@@ -123,7 +125,7 @@ prepare(Oid jobs, OmQuery query)
 		elog(ERROR, "SPI_prepare_cursor returned %s for %s", SPI_result_code_string(SPI_result),
 			 statement.text);
 
-	/* From here to the return nothing must fail but for want of memory. */
+	/* From here to the return, nothing may fail except for lack of memory. */
 	kept = MemoryContextAllocZero(CacheMemoryContext, sizeof(OmKeptPlan));
 	kept->plan = plan;
 	kept->no_force = InNoForceRLSOperation();
@@ -159,7 +161,7 @@ om_plan_fetch(Oid jobs, OmQuery query)
 		return entry->kept;
 	}
 
-	/* Preparing may fail, or run code that prepares the same: drop the old one after it. */
+	/* Drop the old plan after this: it may fail, or run code that prepares the same query. */
 	kept = prepare(jobs, query);
 	entry = hash_search(plans, &key, HASH_FIND, NULL);
 	if (entry != NULL)

@@ -1,27 +1,28 @@
 /*
  * plan_order.c
  *		The order in which a statement writes its jobs, and the state that they had:
- *		what rests on PostgreSQL's insides. (plan_cache.c asks a plan whether it may
- *		still be used.)
+ *		everything that depends on PostgreSQL's internals, except that plan_cache.c
+ *		checks whether a plan is still valid.
  *
- * What is supposed of PostgreSQL, and which test fails when it does not hold:
+ * run_query.c and plan_cache.c call it.  What it assumes of PostgreSQL, and which test
+ * fails when an assumption is wrong:
  *
  * - A scan of a btree by "id = ANY ($1)" goes through the ids in order, and each row
  *	 is locked when the scan comes to it: specs/calls_in_opposite_orders.
- * - gplan of the plan source is the plan that SPI runs next, while it is valid, and
- *	 each new plan has a new generation: specs/replanned_while_waiting.
- * - SPI_plan_get_cached_plan plans with the settings of that moment, and what it
- *	 makes is kept: sql/hand_made_tables, specs/replanned_while_waiting.
+ * - While gplan of the plan source is valid, SPI runs it next.  Each new plan has a new
+ *	 generation: specs/replanned_while_waiting.
+ * - SPI_plan_get_cached_plan plans with the current settings, and the plan is kept:
+ *	 sql/hand_made_tables, specs/replanned_while_waiting.
  * - plan_cache_mode alone overrides CURSOR_OPT_GENERIC_PLAN: sql/signals.
- * - The executor calls the ParamFetchHook each time that an expression comes to a
+ * - The executor calls the ParamFetchHook each time that an expression reads a
  *	 parameter, also when it computes the row again after it waited for a lock:
  *	 sql/signals, specs/calls_during_fetch.
- * - A plan that depends on a snapshot (saved_xmin) or a role is planned anew, which
- *	 no test shows: without these conditions PostgreSQL would still run a right
+ * - A plan that depends on a snapshot (saved_xmin) or a role may be planned again.  No
+ *	 test shows this: without these conditions PostgreSQL would still run a correct
  *	 statement, but perhaps not in order.
  *
- * Built with -DOM_LOCK_FIRST, the extension does without this file (plan_order.h), and
- * passes the same tests but for what these assert of it: dev/deep lock_first.
+ * A build with -DOM_LOCK_FIRST does not use this file (plan_order.h).  It passes the
+ * same tests, except where they check this file: dev/deep lock_first.
  */
 #include "statements/plan_order.h"
 
@@ -39,12 +40,12 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 
-/* Give up after this many plans that were invalidated while they were made */
+/* Give up after this many plans that were invalidated while planning */
 #define MAX_PLANNINGS 3
 
 /*
- * The statement as the plan cache has it.  An SPI plan has one for each command of
- * its text, and our texts have one command.
+ * The plan source of a kept plan.  An SPI plan has one source for each command of its
+ * text, and our texts have one command.
  */
 static CachedPlanSource *
 plan_source(SPIPlanPtr kept)
@@ -53,9 +54,9 @@ plan_source(SPIPlanPtr kept)
 }
 
 /*
- * Would PostgreSQL run the plan that make_by_index has made?  Otherwise it plans
- * anew when it runs the statement: when statistics have changed, or the role while
- * a foreign table's user mapping is in the plan.
+ * Would PostgreSQL run the plan that make_by_index has made?  Otherwise it plans again
+ * when it runs the statement: after statistics have changed, or after the role has
+ * changed if the plan contains a foreign table's user mapping.
  */
 static bool
 is_made_by_index(SPIPlanPtr kept, const OmPlanOrder *order)
@@ -69,9 +70,9 @@ is_made_by_index(SPIPlanPtr kept, const OmPlanOrder *order)
 }
 
 /*
- * Has PostgreSQL planned anew when it ran the statement?  It does so when it had to
- * wait for the lock of a partition that was changed meanwhile.  make_by_index would
- * be given that plan again.
+ * Did PostgreSQL plan again when it ran the statement?  It does so when it waited for
+ * the lock of a partition and the partition was changed meanwhile.  The kept plan is
+ * then of no more use, because make_by_index would get PostgreSQL's new plan.
  */
 bool
 om_plan_is_replaced(SPIPlanPtr kept, const OmPlanOrder *order)
@@ -84,10 +85,10 @@ om_plan_is_replaced(SPIPlanPtr kept, const OmPlanOrder *order)
 /*
  * Does a plan write the rows of the jobs table in ascending order of their ids?
  *
- * It does when all that is below the ModifyTable is a forward scan of a btree
- * index whose first column is the id: the scan sorts the array of
- * "id = ANY ($1)", drops duplicates, and goes through it.  Then the rows come and
- * are locked one by one as they are written.
+ * It does when the only node below the ModifyTable is a forward scan of a btree index
+ * whose first column is the id.  The scan sorts the array of "id = ANY ($1)", drops
+ * duplicates, and looks up one id after the other.  Each row is locked when it is
+ * written.
  */
 static bool
 is_in_order(const CachedPlan *plan, Oid jobs)
@@ -97,7 +98,7 @@ is_in_order(const CachedPlan *plan, Oid jobs)
 	Relation index;
 	bool in_order;
 
-	/* A rule may have made several statements of it, or none. */
+	/* A rule may have rewritten the statement to several, or to none. */
 	if (list_length(plan->stmt_list) != 1)
 		return false;
 	top = linitial_node(PlannedStmt, plan->stmt_list)->planTree;
@@ -121,8 +122,8 @@ is_in_order(const CachedPlan *plan, Oid jobs)
  * A generic plan cannot hash the array of "id = ANY ($1)": a sequential scan,
  * which the planner may choose while the table is small or not yet analyzed,
  * would compare each row with each id; and a bitmap scan would need a sort.
- * So neither is allowed where the primary key can serve.  Compiling such small
- * statements (jit) never pays.
+ * So both are turned off, and the planner takes the primary key if it can.  So is jit,
+ * because compiling such small statements costs more than it saves.
  */
 static void
 make_by_index(SPIPlanPtr kept, Oid jobs, OmPlanOrder *order)
@@ -142,11 +143,11 @@ make_by_index(SPIPlanPtr kept, Oid jobs, OmPlanOrder *order)
 }
 
 /*
- * Plan a statement by index, unless that is done, and tell whether it would then
+ * Plan a statement by index, unless that is done.  Returns whether the statement will
  * write its jobs in ascending order of their ids.
  *
- * What others do to the table may put a plan out of date while it is made, and SPI
- * would plan anew.
+ * Changes to the table may invalidate a plan while it is made.  SPI would then plan
+ * again without our settings, so we try again.
  */
 bool
 om_plan_by_index(SPIPlanPtr kept, Oid jobs, OmPlanOrder *order)
@@ -162,9 +163,9 @@ om_plan_by_index(SPIPlanPtr kept, Oid jobs, OmPlanOrder *order)
 }
 
 /*
- * A ParamFetchHook.  The executor asks for a parameter each time that an expression
- * comes to it.  So the last of the two that it asked for before it hands us a row is
- * that of the version which it wrote over.
+ * A ParamFetchHook.  The executor calls it each time that an expression reads a
+ * parameter.  Of the two parameters, the one that was read last before we get a row
+ * belongs to the row version that was overwritten.
  */
 static ParamExternData *
 fetch_param(ParamListInfo params, int number, bool speculative, ParamExternData *workspace)

@@ -1,8 +1,9 @@
 /*
  * plan_order.h
- *		What plan_order.c does for plan_cache.c.  With OM_LOCK_FIRST there is no such
- *		file: no statement is known to write jobs in id order, so that the callers
- *		always lock them first.
+ *		What plan_order.c does for run_query.c and plan_cache.c.
+ *
+ * With OM_LOCK_FIRST, plan_order.c is empty.  Then no statement is known to write jobs
+ * in id order, so the callers always lock the jobs first.
  */
 #ifndef OM_PLAN_ORDER_H
 #define OM_PLAN_ORDER_H
@@ -12,7 +13,7 @@
 #include "executor/spi.h"
 #include "nodes/params.h"
 
-/* The plan that PostgreSQL has made of a kept statement which finds its jobs by their ids */
+/* The plan of a kept statement that finds its jobs by their ids */
 typedef struct OmPlanOrder
 {
 	int generation; /* of the plan that was made by index; 0: none yet */

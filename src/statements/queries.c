@@ -2,32 +2,35 @@
  * queries.c
  *		The text of every statement that is run on a jobs table.
  *
- * A verb changes a single job by one UPDATE or DELETE of it (OM_WRITE_ONE).  So
- * it does a set of jobs that is named by their ids, by OM_WRITE, when the plan of
- * that goes through them in id order (om_query_run_in_order).  Otherwise it takes
- * two statements: OM_FIND_AND_LOCK finds, by ids or by a filter, and locks, in id
- * order, those that the verb would change, and OM_WRITE changes what was locked.
+ * Calls the other files that write text (statement_text.h, conditions.c, job_columns.c);
+ * plan_cache.c and run_query.c call it.
  *
- * In all of them, the conditions and the state are tested on the row that is
- * locked: when a worker changed it while we waited for it, PostgreSQL tests the
- * WHERE of the very row again on its newest version, but it does not run again
- * any subquery or join that took no lock.  So no statement that locks has one.
- * Where each job gets its own values (OM_WRITE_EACH), arrays beside the ids have them.
+ * A verb changes a single job by one UPDATE or DELETE (OM_WRITE_ONE).  Jobs that are
+ * named by their ids also take one statement, OM_WRITE, if its plan goes through them
+ * in id order (om_query_run_in_order).  Otherwise a verb takes two statements.
+ * OM_FIND_AND_LOCK finds the jobs that the verb would change, by ids or by a filter,
+ * and locks them in id order.  OM_WRITE then changes the locked jobs.
  *
- * Who must be told of a job depends on the state that was written, since a trigger
- * may have changed it (rows.c), and on the state before.  PostgreSQL returns that
- * from version 18 on (OM_HAS_RETURNING_OLD), as the last column of OM_WRITE_NOTE.
- * Before 18, OM_WRITE_NOTE assigns a time by one of two parameters (assignments.c),
- * and plan_order.c sees which of them is read.
+ * Every statement tests the conditions and the state on the row that it locks.  If a
+ * worker changed the row while we waited, PostgreSQL tests the WHERE again on the
+ * newest version of that row.  But it does not run a subquery or join again that took
+ * no lock, so no statement that locks has one.  Where each job gets its own values
+ * (OM_WRITE_EACH), they are passed as arrays beside the ids.
  *
- * "id = ANY ($1)" stands in the locking and in the writing statement: a join would
- * fetch the whole of a table on another server; and partitions share ctids.
+ * Who must be told of a job depends on the state that was written, because a trigger
+ * may have changed it (rows.c), and on the state before.  From version 18 on,
+ * PostgreSQL returns the state before (OM_HAS_RETURNING_OLD), as the last column of
+ * OM_WRITE_NOTE.  Before 18, OM_WRITE_NOTE assigns a time by one of two parameters
+ * (assignments.c), and plan_order.c sees which of them is read.
  *
- * All names, functions and operators are qualified, and what resolves
- * operators by search_path (IN, CASE x WHEN, BETWEEN) is not used, so that no
- * search_path and no object in pg_temp can capture a statement.  Literals of
- * unknown type take the type of what they are compared with or assigned to,
- * here the table's own enum, wherever that lives.
+ * Both the locking and the writing statement have "id = ANY ($1)".  A join instead
+ * would fetch a whole table from another server, and ctids are not unique among
+ * partitions.
+ *
+ * All names, functions and operators are qualified.  What resolves operators by
+ * search_path (IN, CASE x WHEN, BETWEEN) is not used.  So no search_path and no object
+ * in pg_temp can capture a statement.  Literals of unknown type take the type of what
+ * they are compared with or assigned to, here the table's own enum in any schema.
  */
 #include "statements/statement_text.h"
 
@@ -53,7 +56,7 @@ append_returning(StringInfo sql, OmQuery query, const OmTableShape *shape)
  * UPDATE name AS j SET assignments WHERE conditions RETURNING ...
  * DELETE FROM name AS j WHERE conditions RETURNING ...
  *
- * Returns the result code that running it must give.
+ * Returns the result code that SPI must return for the statement.
  */
 static int
 append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
@@ -90,8 +93,8 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
  * SELECT columns of OmFoundRow FROM name AS j WHERE conditions ORDER BY id [LIMIT ...]
  * [FOR ...]
  *
- * Rows are locked above the sort, so in the order of their ids; and the limit
- * counts those that still match then.
+ * Rows are locked after the sort, so in the order of their ids.  The limit counts the
+ * rows that still match once they are locked.
  */
 static void
 append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
@@ -120,8 +123,8 @@ append_survey(StringInfo sql, OmQuery query, const OmTableShape *shape)
 }
 
 /*
- * The types of the parameters: one of each condition, one of each column, those
- * that note, and the attempt of a run.
+ * The types of the parameters: one for each condition, one for each column, the times
+ * of OM_WRITE_NOTE, and the attempt of a run.
  */
 static void
 set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape)
@@ -141,8 +144,8 @@ set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape
 }
 
 /*
- * Build the text of a query for a table of that shape, in the current memory
- * context.
+ * Build the text of a query for a table of that shape.  Allocates in the current
+ * memory context.
  */
 void
 om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)

@@ -1,12 +1,12 @@
 /*
  * rows.c
- *		The rows that statements return: the text of their columns, and the reading of
- *		them into structs.
+ *		The rows that statements return: the text of their columns, and functions that
+ *		read them into structs.
  *
- * A row that is read points into its slot, so it lives as long as the callback that
- * gets the slot.  What a query did not ask for is zero.  queries.c asks for the text;
- * the callbacks of the verbs, of batches.c, manage_jobs.c, read_job.c and guard.c
- * read the rows.
+ * A struct points into the slot that it was read from, so it is valid until the
+ * callback returns.  What the query did not ask for is zero.  queries.c calls this
+ * file for the text; the callbacks of the verbs, of batches.c, manage_jobs.c,
+ * read_job.c and guard.c read the rows.
  */
 #include "statements/statement_text.h"
 
@@ -73,7 +73,8 @@ om_found_columns_append(StringInfo sql, OmQuery query, const OmTableShape *shape
 }
 
 /*
- * Has the row a column of that type there?  So it tells what its query asked for.
+ * Does the row have a column of that type at that place?  This shows what the query
+ * asked for.
  */
 static bool
 has_column(TupleTableSlot *slot, int column, Oid type)
@@ -137,8 +138,9 @@ enum
 };
 
 /*
- * A BEFORE trigger of the table may have given the row another state than the
- * verb did.  A retried job may be scheduled only where it was to be.
+ * A BEFORE trigger of the table may have changed the state that the verb gave the
+ * row.  A retried job counts as done when it is scheduled only if the retry asked for a
+ * later time.
  */
 static void
 append_written(StringInfo sql, OmQuery query)
@@ -171,8 +173,8 @@ om_written_columns_append(StringInfo sql, OmQuery query, const OmTableShape *sha
 }
 
 /*
- * Is the job available?  Of a row of oban_job; allocates nothing, since there may
- * be a million of them.
+ * Is the job of a row of oban_job available?  Allocates nothing, because there may be a
+ * million rows.
  */
 static bool
 is_available(TupleTableSlot *slot)
@@ -238,7 +240,7 @@ om_state_row_read(TupleTableSlot *slot, OmStateRow *row)
 
 enum
 {
-	SURVEY_COUNT = 1, /* bigint, as are the others; NULL where there is no job */
+	SURVEY_COUNT = 1, /* bigint, as are the others; those are NULL when no job matches */
 	SURVEY_LOWEST,
 	SURVEY_HIGHEST,
 	SURVEY_LAST

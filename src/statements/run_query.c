@@ -1,6 +1,9 @@
 /*
  * run_query.c
- *		Running a query by its kept plan, and handing its rows to the caller.
+ *		Runs a query by its kept plan, and hands each row to the caller.
+ *
+ * Calls plan_cache.c for the plan and plan_order.c for its order; the verbs and the
+ * functions call it.
  */
 #include "statements/plan_cache.h"
 
@@ -9,10 +12,10 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 
-/* The depth of triggers at which a statement of ours runs; -1: none does */
+/* The trigger depth at which a statement of ours runs; -1: none runs */
 static int writes_at_depth = -1;
 
-/* What run_plan returns when it has not run the plan; SPI's own codes are others */
+/* What run_plan returns when it has not run the plan; no result code of SPI is 0 */
 #define NOT_RUN 0
 
 /* A receiver that hands each row to a callback and keeps nothing */
@@ -21,12 +24,12 @@ typedef struct RowReceiver
 	DestReceiver pub;
 	OmRowCallback callback; /* or NULL */
 	void *state;
-	bool *was_in_state;	  /* of OM_WRITE_NOTE; NULL: another step */
-	TupleTableSlot *rest; /* the row without that; where PostgreSQL returns the old row */
+	bool *was_in_state;	  /* set for each row of OM_WRITE_NOTE; NULL: another step */
+	TupleTableSlot *rest; /* the row without its last column, the state; NULL before 18 */
 } RowReceiver;
 
 /*
- * Take the last column of a row of OM_WRITE_NOTE, and return the others.
+ * Read the last column of a row of OM_WRITE_NOTE, and return the row without it.
  */
 static TupleTableSlot *
 take_old_state(RowReceiver *receiver, TupleTableSlot *row)
@@ -73,12 +76,12 @@ receiver_done(DestReceiver *self)
 {
 }
 
-/* Of a kind that SPI gives no meaning to, as it does to DestNone and DestSPI */
+/* DestTuplestore, because SPI treats DestNone and DestSPI in a special way */
 static const DestReceiver row_receiver = {receive_row, receiver_startup, receiver_done,
 										  receiver_done, DestTuplestore};
 
 /*
- * How many triggers are running, one within the other?
+ * How deeply are the running triggers nested?
  */
 int
 om_trigger_depth(void)
@@ -90,9 +93,9 @@ om_trigger_depth(void)
 }
 
 /*
- * For a trigger on the jobs: is it one of our statements that fired it? What a
- * trigger of our statement writes in its turn is not ours. What a function in a
- * policy or a constraint of the table writes would count as ours.
+ * For a trigger on the jobs: did one of our statements fire it? A statement inside
+ * another trigger that our statement fired does not count as ours. A statement inside a
+ * function of a policy or a constraint does.
  */
 bool
 om_query_writes_now(void)
@@ -101,8 +104,8 @@ om_query_writes_now(void)
 }
 
 /*
- * Run a plan; with in_order, only if it writes its jobs in that order.  Returns
- * what SPI says, or NOT_RUN.
+ * Run a plan; with in_order, only if it writes its jobs in id order.  Returns SPI's
+ * result code, or NOT_RUN.
  */
 static int
 run_plan(OmKeptPlan *kept, Oid jobs, bool in_order, const SPIExecuteOptions *options)
@@ -129,7 +132,7 @@ run_plan(OmKeptPlan *kept, Oid jobs, bool in_order, const SPIExecuteOptions *opt
 }
 
 /*
- * A statement's parameters, none of them NULL.
+ * The parameters of a statement.  No value is NULL.
  */
 static ParamListInfo
 bind_params(const OmKeptPlan *kept, const Datum *values)
@@ -147,7 +150,7 @@ bind_params(const OmKeptPlan *kept, const Datum *values)
 }
 
 /*
- * Raise an error unless the statement that was run is the one that was prepared.
+ * Raise an error when a rule has replaced the statement that was prepared.
  */
 static void
 check_result(Oid jobs, int result, int expected)
@@ -163,8 +166,8 @@ check_result(Oid jobs, int result, int expected)
 }
 
 /*
- * Run a query; with in_order, only if it writes its jobs in that order.  Returns
- * whether it was run, and how many rows it changed, or returned.
+ * Run a query; with in_order, only if it writes its jobs in id order.  Returns whether
+ * it was run, and in *count how many rows it changed or returned.
  */
 static bool
 run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, RowReceiver *receiver,
@@ -183,7 +186,7 @@ run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, RowReceiv
 	if (receiver->was_in_state != NULL && !OM_HAS_RETURNING_OLD)
 		om_plan_watch_params(options.params, receiver->was_in_state);
 	result = run_plan(kept, jobs, in_order, &options);
-	/* SPI leaves its own behind, which lives as long as the call. */
+	/* SPI leaves its own memory context behind, which lives until SPI_finish. */
 	MemoryContextSwitchTo(caller);
 	pfree(options.params);
 	if (result == NOT_RUN)
@@ -194,12 +197,11 @@ run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, RowReceiv
 }
 
 /*
- * Run a query of a jobs table, which the caller has locked, and hand each row
- * that it returns to the callback (which may be NULL).  values has the query's
- * parameters, none of them NULL.  To be called between SPI_connect and
- * SPI_finish.
+ * Run a query on a jobs table that the caller has locked.  Each row that the query
+ * returns goes to the callback, which may be NULL.  values are the parameters of the
+ * query; none is NULL.  Call it between SPI_connect and SPI_finish.
  *
- * Returns how many rows it changed, or returned.
+ * Returns how many rows the query changed or returned.
  */
 uint64
 om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callback, void *state)
@@ -212,13 +214,13 @@ om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callbac
 }
 
 /*
- * Run a query that writes jobs which nobody has locked for it: only if it goes
- * through them in ascending order of their ids.  Returns whether it did, and how
- * many rows it changed.
+ * Run a query that writes jobs without a lock taken before, but only if it writes them
+ * in ascending order of their ids.  Returns whether it was run, and in *count how many
+ * rows it changed.
  *
- * For OM_WRITE_NOTE, sets *was_in_state, before each row is handed to the callback,
- * to whether the job was executing (cancel) or scheduled (update) before it was
- * written; the other steps leave it alone.
+ * For OM_WRITE_NOTE, *was_in_state is set before each call of the callback: was the job
+ * executing (cancel) or scheduled (update) before it was written?  The other steps do
+ * not set it.
  */
 bool
 om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *was_in_state,

@@ -1,7 +1,7 @@
 /*
  * statement_text.h
- *		What the files that write the text of statements share: pieces of SQL, and
- *		what the statements of each verb are made of.
+ *		What the files that write the text of statements share: pieces of SQL, and the
+ *		texts of each verb.
  */
 #ifndef OM_STATEMENT_TEXT_H
 #define OM_STATEMENT_TEXT_H
@@ -19,23 +19,23 @@
 
 #define JOB_ID "j.id::pg_catalog.int8"
 
-/* Can the job still be run as it is?  Both Obans need an attempt to be left then. */
+/* Can the job still run in its state?  Then both Obans need at least one attempt left. */
 #define MAY_RUN STATE_IS_NOT("completed,cancelled,discarded")
 
-/* ---- verb_table.c: what the statements of each verb are made of ---- */
+/* ---- verb_table.c: the texts of each verb ---- */
 
 typedef struct OmVerbText
 {
 	const char *condition;	   /* the states of the jobs that the verb changes; NULL: all */
 	const char *one_condition; /* further condition of OM_WRITE_ONE; NULL: none */
-	const char *watched;	   /* the state before that matters to those told; NULL: none */
-	const char *was;		   /* the same of the old row, where PostgreSQL returns that */
+	const char *watched;	   /* is the state before one that signals depend on? NULL: none */
+	const char *was;		   /* the same for the row "old", where PostgreSQL returns it */
 	const char *lock;		   /* strength of the lock */
-	const char *assignments;   /* besides times and the columns named */
-	const char *new_state;	   /* as text; NULL: by the columns, or the old one */
-	const char *done;		   /* does a row that was written say so? */
-	bool deletes;			   /* the row; otherwise it is updated */
-	bool adds_attempt;		   /* not where max_attempts cannot be raised above attempt */
+	const char *assignments;   /* besides times and the columns of an update */
+	const char *new_state;	   /* as text; NULL: the old state, or by the schedule */
+	const char *done;		   /* does the written row have the state of the verb? */
+	bool deletes;			   /* deletes the row; otherwise updates it */
+	bool adds_attempt;		   /* needs a max_attempts that can be raised above attempt */
 } OmVerbText;
 
 extern const OmVerbText om_verb_texts[];

@@ -1,7 +1,7 @@
 /*
  * statements.h
  *		The statements: their text, their parameters, the rows that they return, and
- *		their kept plans.
+ *		how they are run.  The floors above, and the files of this one, include it.
  */
 #ifndef OM_STATEMENTS_H
 #define OM_STATEMENTS_H
@@ -13,11 +13,11 @@
 
 /* ---- conditions.c: which jobs a statement is about ---- */
 
-/* The conditions that jobs are found by, in the order of their parameters */
+/* The conditions that select jobs, in the order of their parameters */
 typedef enum OmCondition
 {
 	OM_ID_IS,
-	OM_ID_IS_ANY, /* of an array, as in each ..._ANY */
+	OM_ID_IS_ANY, /* one of an array, as each ..._ANY */
 	OM_STATE_IS,
 	OM_STATE_IS_ANY,
 	OM_QUEUE_IS,
@@ -33,7 +33,7 @@ typedef enum OmCondition
 	OM_ARGS_CONTAIN,
 	OM_META_CONTAIN,
 	OM_TAGS_CONTAIN,
-	OM_INSERTED_AFTER, /* or at that time */
+	OM_INSERTED_AFTER, /* or at exactly that time, as each ..._AFTER */
 	OM_INSERTED_BEFORE,
 	OM_SCHEDULED_AFTER,
 	OM_SCHEDULED_BEFORE,
@@ -47,7 +47,7 @@ typedef enum OmCondition
 	OM_DISCARDED_BEFORE,
 	OM_ID_FROM,
 	OM_ID_UP_TO,
-	OM_LIMIT, /* no condition, but how many jobs, the lowest ids first */
+	OM_LIMIT, /* not a condition: at most so many jobs, the lowest ids first */
 	OM_N_CONDITIONS
 } OmCondition;
 
@@ -58,7 +58,7 @@ typedef uint32 OmConditionSet;
 #define OM_BY_ID  OM_CONDITION_BIT(OM_ID_IS)
 #define OM_BY_IDS OM_CONDITION_BIT(OM_ID_IS_ANY)
 
-/* Jobs that meet all of the conditions; when there is none, every job */
+/* Selects the jobs that meet all conditions; without conditions, every job */
 typedef struct OmFilter
 {
 	OmConditionSet conditions;
@@ -82,7 +82,7 @@ extern int om_filter_params(const OmFilter *filter, Datum *params);
 
 /* ---- job_columns.c: the columns of a job in a statement ---- */
 
-/* Not a cast of an enum to text, which the type's owner may have made */
+/* Not a cast, because the owner of the enum may have created a cast to text. */
 #define OM_TEXT_OF(state) "pg_catalog.enum_out(" state ")::pg_catalog.text"
 
 extern void om_job_columns_append(StringInfo sql, const OmTableShape *shape, bool named);
@@ -91,7 +91,7 @@ extern void om_argument_append(StringInfo sql, const OmTableShape *shape, Oid ty
 
 /* ---- verb_table.c: the verbs ---- */
 
-/* A new one comes last, so that the tables of verbs do not compile without it. */
+/* Add a new verb at the end: then the tables of verbs do not compile until they have it. */
 typedef enum OmVerb
 {
 	OM_CANCEL,
@@ -105,7 +105,7 @@ typedef struct OmVerbInfo
 {
 	const char *name;
 	const char *participle; /* what was done to a job */
-	bool tells;				/* are others told of the jobs that it has written? */
+	bool tells;				/* are running Obans told of the jobs that it has written? */
 } OmVerbInfo;
 
 extern const OmVerbInfo om_verbs[];
@@ -117,38 +117,38 @@ typedef enum OmStep
 	OM_WRITE_ONE,	  /* change a job, without locking it first; OM_BY_ID */
 	OM_FIND_AND_LOCK, /* lock the jobs that the verb would change; with states: all */
 	OM_FIND_ONLY,	  /* the same without a lock */
-	OM_WRITE,		  /* change jobs that are locked, or are locked in order so; OM_BY_IDS */
+	OM_WRITE,		  /* change jobs, locked before or in id order; OM_BY_IDS */
 	OM_WRITE_NOTE,	  /* the same, and note which were executing, or scheduled */
 	OM_WRITE_EACH,	  /* the same, each with its own values, in arrays beside the sorted ids */
 	OM_SURVEY,		  /* how many jobs the verb would change, and in which range of ids */
 	OM_GET_NEWEST,	  /* jobs as oban_job, as they are now */
 	OM_GET_AS_SEEN,	  /* the same, as the calling statement sees them */
 	OM_CANCELLED,	  /* is the job cancelled? OM_BY_ID */
-	OM_RUN_ENDED,	  /* is a run of the job, by its attempt, not the current one? OM_BY_ID */
+	OM_RUN_ENDED,	  /* has the run with that attempt ended? OM_BY_ID */
 	OM_STATE		  /* jobs' states, as the active snapshot shows them */
 } OmStep;
 
-/* What a query returns of its jobs; the steps without a choice leave it 0 */
+/* What a query returns of its jobs; 0 for the steps that have no choice */
 typedef enum OmReturns
 {
 	OM_RETURN_NOTHING,
-	OM_RETURN_WRITTEN, /* of the writing steps: OmWrittenRow without states */
-	OM_RETURN_STATES,  /* of these, and of OM_FIND_AND_LOCK and OM_FIND_ONLY: with states */
-	OM_RETURN_JOBS	   /* of the writing steps of update: OmWrittenRow with oban_job */
+	OM_RETURN_WRITTEN, /* writing steps: OmWrittenRow without states */
+	OM_RETURN_STATES,  /* writing steps, OM_FIND_AND_LOCK, OM_FIND_ONLY: with states */
+	OM_RETURN_JOBS	   /* writing steps of update: OmWrittenRow with oban_job */
 } OmReturns;
 
-/* What is asked of a jobs table; with the table's oid, the key of a kept plan. */
+/* A query of a jobs table.  With the table's oid it is the key of a kept plan. */
 typedef struct OmQuery
 {
 	uint8 step;			 /* OmStep */
 	uint8 verb;			 /* OmVerb, where the step is one of a verb */
-	OmColumnSet columns; /* to write; with OM_FIND_ONLY: that bear on the new state */
+	OmColumnSet columns; /* to write; with OM_FIND_ONLY: that the new state depends on */
 	uint8 returns;		 /* OmReturns */
-	Oid argument_type;	 /* of OM_FIND_AND_LOCK for a callable: as what it takes the job */
+	Oid argument_type;	 /* of a callable; with OM_FIND_AND_LOCK, to return the job so */
 	OmConditionSet conditions;
 } OmQuery;
 
-/* The last parameters of OM_WRITE_NOTE: both the time that it writes */
+/* The last parameters of OM_WRITE_NOTE: both hold the time that it writes */
 #define OM_N_NOTE_PARAMS (OM_HAS_RETURNING_OLD ? 0 : 2)
 
 #define OM_MAX_PARAMS (OM_N_CONDITIONS + OM_N_UPDATE_COLUMNS + OM_N_NOTE_PARAMS)
@@ -158,7 +158,7 @@ typedef struct OmStatement
 	char *text;
 	int nparams;
 	Oid param_types[OM_MAX_PARAMS];
-	int result_code; /* the SPI_OK_... that running it must give */
+	int result_code; /* the SPI_OK_... that SPI must return for it */
 } OmStatement;
 
 extern void om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement);
@@ -171,27 +171,27 @@ extern bool om_query_is_by_id(OmQuery query);
 typedef struct OmFoundRow
 {
 	int64 id;
-	bool was_in_state; /* the verb's watched one: executing (cancel), scheduled (update) */
-	int32 attempt;	   /* update, as is the next */
-	bool may_run;	   /* can the job still be run as it is? */
+	bool was_in_state; /* was the job executing (cancel) or scheduled (update)? */
+	int32 attempt;	   /* only for update, as is may_run */
+	bool may_run;	   /* can the job still run in its state? */
 
 	/* With OM_RETURN_STATES */
 	text *state;
 	bool applies;	 /* does the verb act on the job? */
-	bool spent;		 /* it does not, but only because of the attempts made; retry */
-	text *new_state; /* OM_FIND_ONLY: what the verb would make it; NULL: none */
+	bool spent;		 /* retry: not retried only because of the attempts made? */
+	text *new_state; /* OM_FIND_ONLY: the state that the verb would give; NULL: none */
 
 	/* With an argument_type */
-	HeapTupleHeader updatable; /* record of all that may be updated */
+	HeapTupleHeader updatable; /* record of attempt and the columns that may be updated */
 	Datum argument;			   /* the job as the callable takes it */
 } OmFoundRow;
 
-/* The writing steps, OM_GET_NEWEST: a job that was written, or is returned as it is */
+/* The writing steps, OM_GET_NEWEST: a job that was written, or only read */
 typedef struct OmWrittenRow
 {
 	int64 id;
-	bool done;			 /* does the row, as it was written, say so? */
-	text *queue;		 /* NULL: the job is not available, or the verb wakes nobody */
+	bool done;			 /* does the written row have the state of the verb? */
+	text *queue;		 /* NULL: the job is not available, or the verb wakes no workers */
 	text *state;		 /* with OM_RETURN_STATES */
 	TupleTableSlot *job; /* oban_job; with OM_RETURN_JOBS, OM_GET_NEWEST */
 } OmWrittenRow;
@@ -203,13 +203,13 @@ typedef struct OmStateRow
 	NullableDatum state; /* the enum of the states */
 } OmStateRow;
 
-/* OM_SURVEY: of the jobs that the verb would change; 0 where there is none */
+/* OM_SURVEY: the jobs that the verb would change; all 0 when there are none */
 typedef struct OmSurveyRow
 {
 	int64 count;
 	int64 lowest; /* id, as are the others */
 	int64 highest;
-	int64 last; /* highest of all jobs */
+	int64 last; /* highest id of all jobs in the table */
 } OmSurveyRow;
 
 extern void om_found_row_read(TupleTableSlot *slot, OmFoundRow *row);
@@ -221,8 +221,8 @@ extern bool om_answer_row_read(TupleTableSlot *slot);
 /* ---- run_query.c: running queries, by plans that are kept ---- */
 
 /*
- * Called for each row that a query returns. What it allocates dies with the
- * query: it keeps things in memory of its state.
+ * Called for each row that a query returns. The memory that the callback allocates is
+ * freed with the query, so what it keeps must be in memory of its state.
  */
 typedef void (*OmRowCallback)(TupleTableSlot *row, void *state);
 

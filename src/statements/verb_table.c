@@ -1,11 +1,12 @@
 /*
  * verb_table.c
- *		The verbs: their names, which states each acts on, and what its statements
- *		are made of.
+ *		The verbs: their names, the states that each acts on, and the texts of its
+ *		statements.
  *
- * The states that a verb acts on are written as those that it does not, so that a
- * table whose enum lacks "suspended" (Elixir before v14) works.  queries.c, rows.c and
- * assignments.c put the pieces together; every floor above uses the names.
+ * A condition lists the states that the verb does not act on, so that it also works
+ * for a table whose enum lacks "suspended" (Elixir before v14).  Calls
+ * jobs/jobs_table.c; queries.c, rows.c and assignments.c put the texts together; the
+ * verbs and the functions use the names.
  */
 #include "statements/statement_text.h"
 
@@ -24,7 +25,7 @@ StaticAssertDecl(lengthof(om_verbs) == OM_N_VERBS, "each verb has a row");
 const OmVerbText om_verb_texts[] = {
 	[OM_CANCEL] = {
 		.condition = STATE_IS_NOT("completed,discarded,cancelled"),
-		/* a worker must be told, and that takes the state from before */
+		/* a worker must be told then, which needs the state from before */
 		.one_condition = STATE_IS_NOT("executing"),
 		.watched = STATE_IS("executing"),
 		.was = STATE_OF_IS("old", "executing"),
@@ -34,9 +35,9 @@ const OmVerbText om_verb_texts[] = {
 		.done = STATE_IS("cancelled"),
 	},
 	/*
-	 * A job whose meta has the key uniq_bmp is one of Oban Pro's unique jobs:
-	 * the states in which it is unique. Emptied, it cannot collide with a job
-	 * that was inserted since.
+	 * The key uniq_bmp in meta marks a unique job of Oban Pro. It holds the states in
+	 * which the job is unique. A retry empties it, so that the job cannot collide with
+	 * a job that was inserted since.
 	 */
 	[OM_RETRY] = {
 		.condition = STATE_IS_NOT("available,executing"),
@@ -71,7 +72,7 @@ const OmVerbText om_verb_texts[] = {
 StaticAssertDecl(lengthof(om_verb_texts) == OM_N_VERBS, "each verb has a row");
 
 /*
- * Has the job made as many attempts as max_attempts can hold?
+ * Has the job made as many attempts as the column max_attempts can hold?
  */
 static char *
 spent(const OmTableShape *shape)
@@ -93,8 +94,7 @@ om_verb_condition(OmQuery query, const OmTableShape *shape)
 }
 
 /*
- * A condition for the jobs that the verb does not change, only because of the
- * attempts that they have made.
+ * A condition for the jobs that the verb would change if they had made fewer attempts.
  */
 const char *
 om_verb_spent(OmQuery query, const OmTableShape *shape)
