@@ -227,6 +227,11 @@ DECLARE
 	changed integer;
 	more integer;
 BEGIN
+	-- The statement computes these for a late answer too, before the guard keeps the job's own.
+	PERFORM jsonb_populate_record(j, jsonb_build_object(
+		'attempt', j.attempt + (spec ->> 'attempt')::integer,
+		'max_attempts', j.max_attempts + (spec ->> 'max_attempts')::integer))
+	FROM twin.oban_jobs j WHERE j.id = ANY (late) AND j.id = ANY (model.numbers(spec -> 'ids'));
 	EXECUTE model.answered('twin.oban_jobs', spec, 'a.state', format('j.id <> ALL (%L)', late));
 	GET DIAGNOSTICS changed = ROW_COUNT;
 	EXECUTE model.answered('twin.oban_jobs', kept, 'j.state', format('j.id = ANY (%L)', late));
