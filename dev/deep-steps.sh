@@ -95,7 +95,7 @@ step_lock_first()
 step_discard_caches()
 {
 	local server=$workplace/discard_caches setting drawn
-	need_debug_server 15 || return 0
+	need_debug_server "$version" || return 0
 	in_group gcc -shared -fPIC -O1 -Wall -Werror -isystem "$("$PG_CONFIG" --includedir-server)" \
 		-o "$("$PG_CONFIG" --pkglibdir)/discard_caches.so" dev/discard_caches.c >>"$log" 2>&1 ||
 		{ failed=1; return 0; }
@@ -116,16 +116,16 @@ step_discard_caches()
 step_valgrind()
 {
 	local server=$workplace/valgrind
-	need_debug_server 15 || return 0
+	need_debug_server "$version" || return 0
 	start_server "$server"
 	mkdir "$server/found"
 	cat >"$server/postgres" <<-SH
 		#!/bin/sh
 		exec valgrind --quiet --trace-children=yes --leak-check=no --num-callers=30 \\
-			--suppressions=$workplace/debug/15/valgrind.supp \\
+			--suppressions=$workplace/debug/$version/valgrind.supp \\
 			--suppressions=$PWD/dev/valgrind.supp --gen-suppressions=all \\
 			--error-markers=VALGRINDERROR-BEGIN,VALGRINDERROR-END \\
-			--log-file=$server/found/%p $workplace/debug/15/bin/postgres "\$@"
+			--log-file=$server/found/%p $workplace/debug/$version/bin/postgres "\$@"
 	SH
 	chmod +x "$server/postgres"
 	pg_ctl -D "$server/data" -l "$server/server.log" -p "$server/postgres" -w -t 600 restart \
@@ -154,7 +154,7 @@ step_newest()
 	stop_servers "$server"
 	found "$(grep -c TRAP: "$server/server.log")" "$server/server.log"
 
-	need_debug_server 15 || return 0
+	need_debug_server "$version" || return 0
 	in_group make -s "PG_CONFIG=$PG_CONFIG" installcheck REGRESS='' ISOLATION='' \
 		PROVE_TESTS=t/013_pg_upgrade.pl PROVE_FLAGS=-v >"$log.out" 2>&1 || status=$?
 	tally_tap $status "$log.out"

@@ -10,34 +10,72 @@ die()
 	exit 1
 }
 
-# The pg_config of the server to copy: $PG_CONFIG, else Debian's for 15, else what PATH finds.
+# The versions of PostgreSQL that the extension is made for.
+oldest=15
+newest=19
+
+# best_version: of those on standard input, the newest that the extension is made for, else the newest.
+best_version()
+{
+	sort -sn | awk -v oldest=$oldest -v newest=$newest '
+		$1 >= oldest && (!best || $1 <= newest || best > newest) { best = $1 + 0; line = $0 }
+		END { if (!best) exit 1; print line }'
+}
+
+# version_of PG_CONFIG: the major of a PostgreSQL that has a server.
+version_of()
+{
+	local bin
+	bin=$("$1" --bindir) && "$bin/postgres" --version | sed -nE 's/^[^0-9]* ([0-9]+).*/\1/p' | grep .
+} 2>/dev/null
+
+has_headers()
+{
+	[ -e "$("$1" --pgxs)" ] && [ -e "$("$1" --includedir-server)/postgres.h" ]
+}
+
+# The pg_config of the server to copy: $PG_CONFIG, else of the best version that the system has, from
+# Debian's places or PATH. One that comes with what to build against goes before the others.
 find_pg_config()
 {
-	local debian=/usr/lib/postgresql/15
+	local pg version whole='' bare=''
 	if [ -n "${PG_CONFIG-}" ]; then
 		command -v "$PG_CONFIG"
-	elif [ -d $debian ]; then
-		command -v $debian/bin/pg_config
-	else
-		command -v pg_config
+		return
 	fi
+	while read -r pg; do
+		version=$(version_of "$pg") || continue
+		if has_headers "$pg"; then
+			whole+="$version $pg"$'\n'
+		else
+			bare+="$version $pg"$'\n'
+		fi
+	done < <(type -aP pg_config; ls -d /usr/lib/postgresql/*/bin/pg_config 2>/dev/null)
+	{ best_version <<<"$whole" || best_version <<<"$bare"; } | cut -d ' ' -f 2- | grep .
+}
+
+# The best version that apt offers. What has a priority below 100 is not to come in by itself.
+find_offered_version()
+{
+	local version
+	apt-cache pkgnames postgresql-server-dev- | grep -oE '[0-9]+$' | while read -r version; do
+		apt-cache policy "postgresql-$version" "postgresql-server-dev-$version" | awk -v version="$version" '
+			$1 == "Candidate:" { candidate = $2 }
+			NF > 1 && $(NF - 1) == candidate && $NF >= 100 { offered++; candidate = "" }
+			END { if (offered == 2) print version }'
+	done | best_version
 }
 
 is_met()
 {
-	local pg bin=/usr/lib/postgresql/15/bin
+	local pg
 	case $1 in
 		util-linux) [ "$(id -u)" != 0 ] || setpriv --version ;; # only root has a user to change to
 		libc6-dev) echo '#include <stdio.h>' | gcc -E - ;;
 		binutils) nm --version ;;
-		postgresql-15)
-			pg=$(find_pg_config) && bin=$("$pg" --bindir)
-			[[ $("$bin/postgres" --version) == *' 15.'* ]]
-			;;
-		postgresql-server-dev-15)
-			pg=$(find_pg_config) && [ -e "$("$pg" --pgxs)" ] &&
-				[ -e "$("$pg" --includedir-server)/postgres.h" ]
-			;;
+		postgresql-server-dev-*) pg=$(find_pg_config) && has_headers "$pg" ;;
+		postgresql-[0-9]*) pg=$(find_pg_config) && [ "$(version_of "$pg")" = "${1##*-}" ] ;;
+		postgresql) false ;;
 		perl) prove --version && perl -MTest::More -e 1 ;;
 		libipc-run-perl) perl -MIPC::Run -e 1 ;;
 		python3-psycopg) /usr/bin/python3 -c 'import psycopg' ;;
@@ -62,19 +100,42 @@ find_missing()
 	done
 }
 
-# need_packages demo|bench|test: installs what is not there; ends the program when it cannot.
+# need_server_version: sets "version", of the PostgreSQL that is there; it stays empty where there is none.
+need_server_version()
+{
+	local pg
+	version=
+	[ -z "${PG_CONFIG-}" ] || version_of "$PG_CONFIG" >/dev/null ||
+		die "PG_CONFIG=$PG_CONFIG is not the pg_config of a PostgreSQL with a server."
+	pg=$(find_pg_config) || return 0
+	version=$(version_of "$pg")
+	[ "$version" -ge $oldest ] ||
+		die "$pg is of PostgreSQL $version. oban_manage works with PostgreSQL $oldest to $newest."
+	[ "$version" -le $newest ] ||
+		echo "PostgreSQL $version is newer than all that oban_manage has been tried on ($oldest to $newest)." >&2
+}
+
+# need_packages demo|bench|test|…: installs what is not there; ends the program when it cannot.
 need_packages()
 {
-	local needs missing sudo=()
-	needs=(util-linux gcc make libc6-dev postgresql-15 postgresql-server-dev-15)
-	[ "$1" = demo ] || needs+=(python3-psycopg python3-psycopg-pool gnuplot-nox nodejs npm)
-	[ "$1" = demo ] || [ "$1" = bench ] ||
-		needs+=(binutils perl libipc-run-perl clang-format cppcheck shellcheck pgbouncer)
-	[ "$1" != coverage ] || needs+=(gcovr)
-	[ "$1" != deep ] || needs+=(clang-tidy valgrind dpkg-dev bzip2 patch xz-utils bison flex)
+	local needs missing version sudo=()
 
 	# Root's own additions to PATH are closed to the user that the rest runs as.
 	[ "$(id -u)" != 0 ] || PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+	if [ "$1" = matrix ]; then
+		needs=(util-linux debootstrap)
+	else
+		need_server_version
+		# Without a version in their names, as long as none is known.
+		needs=(util-linux gcc make libc6-dev "postgresql${version:+-$version}"
+			"postgresql-server-dev-${version:-all}")
+		[ "$1" = demo ] || needs+=(python3-psycopg python3-psycopg-pool gnuplot-nox nodejs npm)
+		[ "$1" = demo ] || [ "$1" = bench ] ||
+			needs+=(binutils perl libipc-run-perl clang-format cppcheck shellcheck pgbouncer)
+		[ "$1" != coverage ] || needs+=(gcovr)
+		[ "$1" != deep ] || needs+=(clang-tidy valgrind dpkg-dev bzip2 patch xz-utils bison flex)
+	fi
 
 	find_missing
 	[ ${#missing[@]} != 0 ] || return 0
@@ -86,8 +147,18 @@ need_packages()
 		sudo -n true 2>/dev/null || [ -t 0 ] || give_up "Installing them takes root or sudo."
 		sudo=(sudo)
 	fi
+	if [[ " ${needs[*]} " == *' postgresql '* ]]; then
+		# A new machine has no lists of packages yet.
+		echo "asking the distribution for its version of PostgreSQL"
+		install_as_root || true
+		version=$(find_offered_version) ||
+			give_up "The distribution has no PostgreSQL of the versions $oldest to $newest."
+		needs=("${needs[@]/%postgresql/postgresql-$version}")
+		needs=("${needs[@]/%server-dev-all/server-dev-$version}")
+		find_missing
+	fi
 	echo "installing from the distribution (once, some minutes): ${missing[*]}"
-	install_as_root "${sudo[@]}" || give_up "They could not be installed."
+	install_as_root "${missing[@]}" || give_up "They could not be installed."
 
 	hash -r
 	find_missing
@@ -98,16 +169,17 @@ give_up()
 {
 	die "$1 These are missing:" \
 		"    ${missing[*]}" \
-		"On Debian 12, root installs them with:" \
+		"On Debian or Ubuntu, root installs them with:" \
 		"    apt-get install --no-install-recommends ${missing[*]}" \
-		"On another system install what these packages hold. The server must be PostgreSQL 15;" \
-		"its pg_config is looked for in \$PG_CONFIG and in PATH. Then run this command again."
+		"On another system install what these packages hold. The server must be PostgreSQL $oldest to" \
+		"$newest, with its headers; its pg_config is looked for in \$PG_CONFIG and in PATH. Then run this" \
+		"command again."
 }
 
-# install_as_root [sudo]: installs the packages in "missing".
+# install_as_root [PACKAGE…]: by "sudo", if that is not empty. With no package: only reads the lists.
 install_as_root()
 {
-	"$@" bash -s -- "${missing[@]}" <<'AS_ROOT'
+	"${sudo[@]}" bash -s -- "$@" <<'AS_ROOT'
 set -eu
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 log=$(mktemp)
@@ -122,7 +194,7 @@ flock 9
 
 # A server package that comes new makes and starts a cluster on port 5432, unless told not to.
 case " $* " in
-	*' postgresql-15 '*)
+	*' postgresql-'[0-9]*)
 		mkdir -p /etc/postgresql-common/createcluster.d
 		no_main_cluster=/etc/postgresql-common/createcluster.d/oban_manage-no-main.conf
 		echo 'create_main_cluster = false' >$no_main_cluster
@@ -139,7 +211,7 @@ fi
 # A source that cannot be reached matters only if a package comes from it.
 {
 	apt-get -q update || true
-	apt-get -q -y -o DPkg::Lock::Timeout=600 install \
+	[ $# = 0 ] || apt-get -q -y -o DPkg::Lock::Timeout=600 install \
 		--no-install-recommends --no-upgrade --no-remove "$@"
 } </dev/null >"$log" 2>&1 9>&- || { tail -n 40 "$log" >&2; exit 1; }
 AS_ROOT
