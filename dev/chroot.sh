@@ -76,7 +76,10 @@ bootstrap()
 	chmod 0755 "$2/usr/sbin/policy-rc.d"
 	echo force-unsafe-io >"$2/etc/dpkg/dpkg.cfg.d/oban_manage"
 	# The way to the network is the system's.
-	apt-config dump | grep -E '^Acquire::https?::' >"$2/etc/apt/apt.conf.d/90oban_manage" || true
+	{
+		echo 'APT::Keep-Downloaded-Packages "false";'
+		apt-config dump | grep -E '^Acquire::https?::' || true
+	} >"$2/etc/apt/apt.conf.d/90oban_manage"
 	cp -L /usr/local/share/ca-certificates/*.crt "$2/usr/local/share/ca-certificates/" 2>/dev/null || true
 	chroot "$2" update-ca-certificates
 }
@@ -101,7 +104,7 @@ make_chroot()
 		fi
 		if [ -z "$(find "$root/updated" -mmin -1440)" ]; then
 			if enter_chroot "$root" sh -c 'apt-get -q update &&
-				apt-get -q -y dist-upgrade && apt-get -q clean' </dev/null >>"$log" 2>&1 9>&-; then
+				apt-get -q -y dist-upgrade' </dev/null >>"$log" 2>&1 9>&-; then
 				touch "$root/updated"
 			else
 				echo "$root could not be brought up to date:" >&2

@@ -9,22 +9,16 @@ shopt -s nullglob
 # shellcheck source-path=SCRIPTDIR source=packages.sh
 . "${BASH_SOURCE[0]%/*}/packages.sh"
 
-# settle_in COMMAND ARG…: goes on as dev/COMMAND ARG… of the copy; does not come back.
-settle_in()
+# make_workplace [COMMAND…]: a directory in "workplace", with a copy of the sources in src. COMMAND makes a
+# process the user that is to write there.
+make_workplace()
 {
-	local checkout user=() base
+	local checkout base
 	checkout=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
-	if [ "$(id -u)" = 0 ]; then
-		# PostgreSQL refuses to run as root. setpriv, unlike su and runuser, becomes the command,
-		# so that signals go to where they belong.
-		id postgres >/dev/null 2>&1 || die "root needs a user named postgres to run the server."
-		user=(setpriv --reuid=postgres --regid=postgres --init-groups)
-	fi
-
 	# A socket's path is short, and make knows no spaces.
 	base=${TMPDIR:-/tmp}
 	[[ $base =~ ^/[A-Za-z0-9/._-]{1,40}$ ]] &&
-		"${user[@]}" test -w "$base" -a -x "$base" || base=/tmp
+		"$@" test -w "$base" -a -x "$base" || base=/tmp
 	workplace=$(mktemp -d "$base/oban_manage.XXXXXX")
 	trap 'rm -rf "$workplace"' EXIT
 
@@ -32,6 +26,20 @@ settle_in()
 	tar -C "$checkout" --exclude=./.git --exclude=node_modules --exclude='./tmp_check*' -cf - . |
 		tar -C "$workplace/src" --no-same-owner -xf -
 	chmod -R u+rwX,go-w "$workplace/src"
+}
+
+# settle_in COMMAND ARG…: goes on as dev/COMMAND ARG… of the copy; does not come back.
+settle_in()
+{
+	local user=()
+	if [ "$(id -u)" = 0 ]; then
+		# PostgreSQL refuses to run as root. setpriv, unlike su and runuser, becomes the command,
+		# so that signals go to where they belong.
+		id postgres >/dev/null 2>&1 || die "root needs a user named postgres to run the server."
+		user=(setpriv --reuid=postgres --regid=postgres --init-groups)
+	fi
+
+	make_workplace "${user[@]}"
 	[ "$(id -u)" != 0 ] || chown -R postgres: "$workplace"
 
 	cd "$workplace" || exit
