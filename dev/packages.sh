@@ -115,27 +115,46 @@ need_server_version()
 		echo "PostgreSQL $version is newer than all that oban_manage has been tried on ($oldest to $newest)." >&2
 }
 
-# need_packages demo|bench|test|…: installs what is not there; ends the program when it cannot.
+# needs_of COMMAND-OR-STEP: what a command of dev/, or a step of dev/test, takes beside a server that it
+# can build for.
+needs_of()
+{
+	case $1 in
+		floors | exports) echo binutils ;;
+		signposts) echo python3 ;;
+		format) echo clang-format ;;
+		cppcheck) echo cppcheck ;;
+		shell) echo shellcheck ;;
+		tap) echo perl libipc-run-perl python3-psycopg python3-psycopg-pool nodejs npm pgbouncer ;;
+		clients) echo python3-psycopg nodejs npm ;;
+		bench) echo python3-psycopg python3-psycopg-pool gnuplot-nox nodejs npm ;;
+		differential | fuzz | soak) echo python3-psycopg ;;
+		coverage) needs_of tap && echo gcovr ;;
+		deep) needs_of tap && echo clang-tidy valgrind dpkg-dev bzip2 patch xz-utils bison flex ;;
+		matrix) echo debootstrap ;;
+	esac
+}
+
+# need_packages COMMAND-OR-STEP…: installs what is not there; ends the program when it cannot.
 need_packages()
 {
-	local needs missing version sudo=()
+	local needs missing version sudo=() kind need
 
 	# Root's own additions to PATH are closed to the user that the rest runs as.
 	[ "$(id -u)" != 0 ] || PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
-	if [ "$1" = matrix ]; then
-		needs=(util-linux debootstrap)
-	else
+	needs=(util-linux)
+	if [ "$1" != matrix ]; then
 		need_server_version
 		# Without a version in their names, as long as none is known.
-		needs=(util-linux gcc make libc6-dev "postgresql${version:+-$version}"
+		needs+=(gcc make libc6-dev "postgresql${version:+-$version}"
 			"postgresql-server-dev-${version:-all}")
-		[ "$1" = demo ] || needs+=(python3-psycopg python3-psycopg-pool gnuplot-nox nodejs npm)
-		[ "$1" = demo ] || [ "$1" = bench ] ||
-			needs+=(binutils perl libipc-run-perl clang-format cppcheck shellcheck pgbouncer)
-		[ "$1" != coverage ] || needs+=(gcovr)
-		[ "$1" != deep ] || needs+=(clang-tidy valgrind dpkg-dev bzip2 patch xz-utils bison flex)
 	fi
+	for kind in "$@"; do
+		for need in $(needs_of "$kind"); do
+			[[ " ${needs[*]} " == *" $need "* ]] || needs+=("$need")
+		done
+	done
 
 	find_missing
 	[ ${#missing[@]} != 0 ] || return 0

@@ -74,16 +74,26 @@ step_signposts()
 	fi
 }
 
+# is_formatted FILE: by any version of clang-format from 14 on. They differ in one space, that before the
+# brace of a compound literal, which is not compared.
+is_formatted()
+{
+	diff -u --label "$1" --label "$1, formatted" <(sed 's/) {/){/g' "$1") \
+		<(clang-format "$1" | sed 's/) {/){/g')
+}
+
 step_format()
 {
-	each clang-format --dry-run -Werror -- src/*/*.[ch]
+	each is_formatted -- src/*/*.[ch]
 }
 
 step_cppcheck()
 {
-	# legacyUninitvar takes ".field = value" in an initializer for a use of the variable.
+	# legacyUninitvar takes ".field = value" in an initializer for a use of the variable. The other is no
+	# finding, but tells how far cppcheck 2.11 and later go.
 	each cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability \
-		-Isrc --include=dev/cppcheck.h --suppress=legacyUninitvar -- src/*/*.c
+		-Isrc --include=dev/cppcheck.h --suppress=legacyUninitvar \
+		--suppress=normalCheckLevelMaxBranches -- src/*/*.c
 }
 
 step_shell()
