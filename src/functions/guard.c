@@ -187,6 +187,7 @@ seen_state(const GuardedRow *row)
 {
 	Oid relid = RelationGetRelid(row->data->tg_relation);
 	Seen seen = {.table = row->table};
+	OmQuery query = {.step = OM_STATE, .conditions = OM_BY_ID};
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = seen_error_callback,
@@ -210,7 +211,7 @@ seen_state(const GuardedRow *row)
 	SPI_connect();
 	SetUserIdAndSecContext(om_jobs_table_owner(relid),
 						   context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
-	om_query_run(relid, (OmQuery){.step = OM_STATE, .conditions = OM_BY_ID}, &id, note_seen, &seen);
+	om_query_run(relid, query, &id, note_seen, &seen);
 	SetUserIdAndSecContext(user, context);
 	SPI_finish();
 	error_context_stack = callback.previous;
