@@ -37,9 +37,17 @@ remove_directory()
 	rm -rf --one-file-system "$1"
 }
 
+# Waits until nobody works in it.
 remove_chroot()
 {
-	remove_directory "$chroots/$1"
+	local part
+	[ -d "$chroots" ] || return 0
+	(
+		flock 9
+		for part in "$chroots/$1" "$chroots/$1".{new,log} "$chroots/$1".run.*; do
+			remove_directory "$part"
+		done
+	) 9>"$chroots/$1.lock"
 }
 
 # list_suites VERSION ROOT: apt's sources there. A mirror may be behind, and its lists out of date by
@@ -87,13 +95,20 @@ bootstrap()
 # make_chroot VERSION: one that is there is brought up to date once a day; without a network it stays.
 make_chroot()
 {
-	local root=$chroots/$1 log
+	local root=$chroots/$1 log stale
 	[ -n "${suite_of[$1]-}" ] || die "There is no chroot for PostgreSQL $1, but for: ${versions[*]}"
 	[ "$(id -u)" = 0 ] || die "To make a chroot takes root."
 	mkdir -p "$chroots"
 	log=$chroots/$1.log
 	(
-		flock 9
+		flock --nonblock 9 || {
+			# While somebody works in it, it stays as it is.
+			[ ! -e "$root" ] || exit 0
+			flock 9
+		}
+		for stale in "$root".run.*; do
+			remove_directory "$stale"
+		done
 		if [ ! -e "$root" ]; then
 			echo "making a chroot of Debian ${suite_of[$1]} in $root" >&2
 			remove_directory "$root.new"
