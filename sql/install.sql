@@ -35,8 +35,11 @@ FROM pg_extension WHERE extname = 'oban_manage';
 SELECT relocatable, superuser, trusted, requires, comment IS NOT NULL AS commented
 FROM pg_available_extension_versions WHERE name = 'oban_manage' AND version = '1.0';
 
--- An untyped parameter cannot choose between the forms of a name; the _many_jobs names can.
+-- An untyped parameter cannot choose between the forms of a name; the _many_jobs names can. (Details
+-- and hints of PostgreSQL's own errors differ between the versions.)
+\set VERBOSITY terse
 PREPARE ambiguous AS SELECT oban_cancel_job($1);
+\set VERBOSITY default
 PREPARE many AS SELECT oban_cancel_many_jobs($1, $2), oban_retry_many_jobs($1, $2),
 	oban_delete_many_jobs($1, $2);
 PREPARE update_many AS SELECT oban_update_many_jobs($1, $2, $3);
@@ -65,7 +68,9 @@ CREATE TRIGGER cancel AFTER DELETE ON tools.app FOR EACH ROW
 	EXECUTE FUNCTION "Some where".oban_cancel_job('job', 'py');
 DELETE FROM tools.app;
 SELECT state, tags FROM py.oban_jobs WHERE id = 1;
+\set VERBOSITY terse
 SELECT oban_cancel_job(2, 'py');
+\set VERBOSITY default
 ALTER EXTENSION oban_manage SET SCHEMA public;
 SELECT oban_cancel_job(oban_get_job(2, 'py'));
 INSERT INTO tools.app VALUES (4);
@@ -80,7 +85,9 @@ DROP EXTENSION oban_manage;
 SELECT tools.rows('ex14') AS ex14, tools.rows('py') AS py \gset
 DROP EXTENSION oban_manage CASCADE;
 SELECT tools.rows('ex14') = :'ex14' AS ex14_kept, tools.rows('py') = :'py' AS py_kept;
+\set VERBOSITY terse
 SELECT oban_cancel_job(1, 'py');
+\set VERBOSITY default
 INSERT INTO tools.app VALUES (1);
 SELECT count(*) AS triggers FROM pg_trigger
 WHERE tgrelid IN ('tools.app'::regclass, 'py.oban_jobs'::regclass) AND NOT tgisinternal;

@@ -60,8 +60,10 @@ END $$;
 SELECT odd FROM tools.names;
 BEGIN;
 SELECT * FROM tools.compare();
-SET LOCAL standard_conforming_strings = off;
-SET LOCAL escape_string_warning = off;
+-- PostgreSQL 19 no longer has strings that do not conform to the standard.
+SELECT count(set_config(name, 'off', true)) IN (0, 2) AS done FROM pg_settings
+WHERE name IN ('standard_conforming_strings', 'escape_string_warning')
+	AND current_setting('server_version_num')::integer < 190000;
 SELECT * FROM tools.compare();
 ROLLBACK;
 -- Where the name is told

@@ -216,11 +216,12 @@ read_tags(const OmKey *key, const JsonbValue *value, Oid type)
 
 	if (value->type == jbvString)
 	{
-		JsonbParseState *state = NULL;
+		JsonbInState state = {0};
 
 		pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 		pushJsonbValue(&state, WJB_ELEM, &array);
-		JsonbToJsonbValue(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)), &array);
+		pushJsonbValue(&state, WJB_END_ARRAY, NULL);
+		JsonbToJsonbValue(JsonbValueToJsonb(state.result), &array);
 	}
 	if (!om_value_tags(&array, &tags) || ArrayGetNItems(ARR_NDIM(tags), ARR_DIMS(tags)) == 0)
 		om_value_refuse(key, value);

@@ -56,7 +56,7 @@ om_trigger_contexts_begin(OmTriggerContexts *contexts, const OmTrigger *trigger)
 }
 
 static void
-push_key(JsonbParseState **state, const char *name)
+push_key(JsonbInState *state, const char *name)
 {
 	JsonbValue key = {.type = jbvString};
 
@@ -66,7 +66,7 @@ push_key(JsonbParseState **state, const char *name)
 }
 
 static void
-push_string(JsonbParseState **state, const char *name, const char *string)
+push_string(JsonbInState *state, const char *name, const char *string)
 {
 	JsonbValue value = {.type = jbvString};
 
@@ -98,7 +98,7 @@ without_generated(HeapTuple tuple, TupleDesc desc)
 }
 
 static void
-push_row(JsonbParseState **state, OmTriggerContexts *contexts, bool is_new, TupleTableSlot *row)
+push_row(JsonbInState *state, OmTriggerContexts *contexts, bool is_new, TupleTableSlot *row)
 {
 	TriggerData *data = contexts->trigger->data;
 	TupleDesc desc = RelationGetDescr(data->tg_relation);
@@ -132,7 +132,7 @@ om_trigger_context(OmTriggerContexts *contexts)
 	TriggerData *data = trigger->data;
 	TupleTableSlot *old = NULL;
 	TupleTableSlot *new = NULL;
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 
 	if (trigger->table != NULL)
 		*(trigger->reads_new ? &new : &old) = trigger->row;
@@ -155,7 +155,8 @@ om_trigger_context(OmTriggerContexts *contexts)
 	push_string(&state, "schema", get_namespace_name(RelationGetNamespace(data->tg_relation)));
 	push_row(&state, contexts, false, old);
 	push_row(&state, contexts, true, new);
-	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbPGetDatum(JsonbValueToJsonb(state.result));
 }
 
 /*

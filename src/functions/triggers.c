@@ -140,6 +140,7 @@ sort_jobs(RowJobs *jobs, OmTrigger *trigger)
 
 	TupleDescInitEntry(desc, ITEM_JOB, "job", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, ITEM_CONTEXT, "context", INT8OID, -1, 0);
+	TupleDescFinalize(desc);
 	item = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	jobs->item = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	jobs->items = tuplesort_begin_heap(desc, lengthof(columns), columns, operators, collations,

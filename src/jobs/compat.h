@@ -1,6 +1,6 @@
 /*
  * compat.h
- *		What PostgreSQL 16, 17 and 18 have renamed or added, under the newest name.
+ *		What PostgreSQL 16 to 19 have renamed or added, under the newest name.
  *		jobs.h includes it.
  */
 #ifndef OBAN_MANAGE_COMPAT_H
@@ -28,6 +28,21 @@
 /* attgenerated of columns that are computed when they are read */
 #if PG_VERSION_NUM < 180000
 #define ATTRIBUTE_GENERATED_VIRTUAL 'v'
+#endif
+
+#if PG_VERSION_NUM < 190000
+/* Since 19 a hand-made tuple descriptor must be completed before it is used. */
+#define TupleDescFinalize(desc) ((void) (desc))
+
+/* Since 19 the state holds the finished value, and pushJsonbValue returns nothing. */
+typedef struct JsonbInState
+{
+	JsonbValue *result;
+	JsonbParseState *parseState;
+} JsonbInState;
+
+#define pushJsonbValue(state, seq, value)                                                          \
+	((void) ((state)->result = pushJsonbValue(&(state)->parseState, seq, value)))
 #endif
 
 #endif

@@ -67,6 +67,7 @@ receiver_startup(DestReceiver *self, int operation, TupleDesc row)
 
 		for (int i = 1; i <= rest->natts; i++)
 			TupleDescCopyEntry(rest, i, row, i);
+		TupleDescFinalize(rest);
 		receiver->rest = MakeSingleTupleTableSlot(rest, &TTSOpsVirtual);
 	}
 }

@@ -39,6 +39,7 @@ kept_desc(Oid argument_type)
 	TupleDescInitEntry(desc, KEPT_MAY_RUN, "may_run", BOOLOID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_HASHES, "hashes", BYTEAOID, -1, 0);
 	TupleDescInitEntry(desc, KEPT_ARGUMENT, "argument", argument_type, -1, 0);
+	TupleDescFinalize(desc);
 	return desc;
 }
 
