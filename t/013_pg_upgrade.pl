@@ -64,9 +64,12 @@ my $old_oids = $old->safe_psql('postgres', $oids);
 
 my @install_path = $to eq $bindir =~ s{/bin$}{}r ? () : (install_path => $to);
 my $new = PostgreSQL::Test::Cluster->new('new', @install_path);
-# As of version 18 a new server has checksums, which the old one has not.
-$new->init(extra => [ '--no-locale', '--encoding=UTF8',
-	$new->pg_version < 18 ? () : '--no-data-checksums' ]);
+# Both have checksums, or none has. As of version 18 a new server has them, unless it is told not to.
+my @checksums =
+	$old->safe_psql('postgres', 'SHOW data_checksums') eq 'on' ? '--data-checksums'
+  : $new->pg_version < 18 ? ()
+  :                         '--no-data-checksums';
+$new->init(extra => [ '--no-locale', '--encoding=UTF8', @checksums ]);
 diag 'from ' . $old->pg_version . ' to ' . $new->pg_version;
 $old->stop;
 

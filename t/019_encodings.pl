@@ -57,6 +57,9 @@ my @databases = (
 my $has_icu = $node->safe_psql('postgres',
 	q{SELECT EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i')}) eq 't';
 @databases = grep { $has_icu || $_->{name} !~ /icu/ } @databases;
+# As of version 19 there is no MULE_INTERNAL.
+my $has_mule = $node->safe_psql('postgres', q{SELECT pg_char_to_encoding('MULE_INTERNAL') >= 0}) eq 't';
+@databases = grep { $has_mule || $_->{name} ne 'mule' } @databases;
 
 check_database($_) for @databases;
 check_bytes();
