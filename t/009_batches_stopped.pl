@@ -129,8 +129,8 @@ cmp_ok(check_whole_batches('lock_timeout', $output, $batch),
 	'>=', 3, 'lock_timeout: after some batches');
 check_rest('lock_timeout', 'retry');
 
-# ---- In the pause, which would end after this test has given up. It keeps nothing from others: no
-# lock, and no snapshot that vacuum would have to heed.
+# ---- In the pause, which would end after this test has given up. It is a transaction of its own, and
+# keeps nothing from others: no lock, and no snapshot that vacuum would have to heed.
 
 for my $case (
 	[ 'cancel', 'a query cancel', backend('pg_cancel_backend'),
@@ -146,7 +146,8 @@ for my $case (
 	  or die 'the first batch was never committed';
 	wait_for_session($node, 'stopped',
 		q{backend_xmin IS NULL AND NOT EXISTS (SELECT FROM pg_locks
-			WHERE pid = pg_stat_activity.pid AND locktype <> 'virtualxid')});
+			WHERE pid = pg_stat_activity.pid AND locktype <> 'virtualxid')
+		  AND xact_start > (SELECT max(at) AT TIME ZONE 'UTC' FROM changes)});
 	sql(q{SET lock_timeout = '10s'; ALTER TABLE oban_jobs ALTER COLUMN tags SET STATISTICS 10});
 	$stop->();
 	$output = finish_session($session);
@@ -171,6 +172,31 @@ my @errors = $output =~ /ERROR:  (\w+)/g;
 is_deeply(\@errors, [ map { '57014' } @timeouts ], 'statement_timeout: each ends the call');
 check_whole_batches('statement_timeout', '', 500);
 check_rest('statement_timeout', 'retry');
+
+# ---- transaction_timeout, which 17 has, is for each batch and for each pause: these are transactions of
+# their own, so the call may take longer, and a longer pause ends the session.
+
+if (sql('SHOW server_version_num') >= 170000)
+{
+	sql("CALL fill($jobs)");
+	my $to_do = sql("SELECT to_do('cancel')");
+	$output = run_session($node, "SET application_name = 'stopped'; SET transaction_timeout = '4s';\n"
+		  . 'SELECT clock_timestamp() AS start \gset' . "\n"
+		  . call_batches('cancel', "batch_size => $to_do / 8", "pause => '600ms'")
+		  . q{SELECT clock_timestamp() - :'start' > '4s';} . "\n");
+	like($output, qr/\n$to_do\nt\n\z/, 'transaction_timeout: the call may take longer');
+	finds_nothing($node, q{SELECT * FROM not_once('cancel')},
+		'transaction_timeout: the call does all its jobs');
+
+	sql("CALL fill($jobs)");
+	$session = start_call(q{SET transaction_timeout = '4s'},
+		'delete', "batch_size => $batch", "pause => '1 hour'");
+	$output = finish_session($session);
+	like($output, qr/FATAL:  25P04/, 'transaction_timeout in the pause: the error');
+	is(check_whole_batches('transaction_timeout in the pause', $output, $batch),
+		1, 'transaction_timeout in the pause: after the first batch');
+	check_rest('transaction_timeout in the pause', 'delete');
+}
 
 # ---- A crash wherever the call happens to be, once it has done some batches. It cannot be at the
 # end: somebody holds a job there.
