@@ -31,14 +31,18 @@ OBJS = \
 	src/arguments/job_argument.o \
 	src/arguments/json_keys.o \
 	src/arguments/lower_case.o \
+	src/arguments/scalar_arguments.o \
+	src/verbs/parts.o \
 	src/verbs/pending_changes.o \
 	src/verbs/read_ahead.o \
 	src/verbs/run.o \
 	src/verbs/selection.o \
 	src/verbs/transitions.o \
+	src/verbs/try.o \
 	src/verbs/update.o \
 	src/verbs/update_steps.o \
 	src/verbs/update_with.o \
+	src/functions/batch_progress.o \
 	src/functions/batch_transactions.o \
 	src/functions/batches.o \
 	src/functions/by_filter.o \
@@ -47,6 +51,7 @@ OBJS = \
 	src/functions/guard_moves.o \
 	src/functions/guard_rows.o \
 	src/functions/manage_jobs.o \
+	src/functions/outcomes.o \
 	src/functions/read_job.o \
 	src/functions/trigger_contexts.o \
 	src/functions/trigger_rows.o \

@@ -175,33 +175,50 @@ AS 'MODULE_PATHNAME', 'oban_update_all_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE
 COMMENT ON FUNCTION oban_update_all_jobs(jsonb, jsonb, integer, text) IS
 'update the jobs that match a filter, at most max_jobs of them, the lowest ids first; returns how many were updated';
 
-CREATE FUNCTION oban_manage_jobs(action text, job_ids bigint[], changes jsonb DEFAULT NULL, dry_run boolean DEFAULT false, prefix text DEFAULT NULL)
+CREATE FUNCTION oban_update_all_jobs_with(filter jsonb, callable regproc, context jsonb DEFAULT NULL, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'oban_update_all_jobs_with' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_update_all_jobs_with(jsonb, regproc, jsonb, integer, text) IS
+'update the jobs that match a filter, at most max_jobs of them, with the changes that a function returns for each; returns how many were changed';
+
+CREATE FUNCTION oban_manage_jobs(action text, job_ids bigint[], changes jsonb DEFAULT NULL, dry_run boolean DEFAULT false, prefix text DEFAULT NULL, skip_refused boolean DEFAULT false, skip_locked boolean DEFAULT false)
 RETURNS TABLE (job_id bigint, outcome text, old_state text, new_state text, reason text)
 AS 'MODULE_PATHNAME', 'oban_manage_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION oban_manage_jobs(text, bigint[], jsonb, boolean, text) IS
+COMMENT ON FUNCTION oban_manage_jobs(text, bigint[], jsonb, boolean, text, boolean, boolean) IS
 'cancel, retry, delete or update jobs; returns for each id what became of it and why, or with dry_run what would';
+
+CREATE FUNCTION oban_manage_all_jobs(action text, filter jsonb, changes jsonb DEFAULT NULL, max_jobs integer DEFAULT NULL, dry_run boolean DEFAULT false, skip_refused boolean DEFAULT false, skip_locked boolean DEFAULT false, prefix text DEFAULT NULL)
+RETURNS TABLE (job_id bigint, outcome text, old_state text, new_state text, reason text)
+AS 'MODULE_PATHNAME', 'oban_manage_all_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION oban_manage_all_jobs(text, jsonb, jsonb, integer, boolean, boolean, boolean, text) IS
+'the same for the jobs that match a filter, at most max_jobs of them, the lowest ids first';
 
 -- many jobs in batches
 
-CREATE PROCEDURE oban_cancel_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
+CREATE PROCEDURE oban_cancel_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', max_jobs bigint DEFAULT NULL, skip_refused boolean DEFAULT false, skip_locked boolean DEFAULT false, prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
 AS 'MODULE_PATHNAME', 'oban_cancel_in_batches' LANGUAGE C;
-COMMENT ON PROCEDURE oban_cancel_in_batches(jsonb, integer, interval, text, bigint) IS
+COMMENT ON PROCEDURE oban_cancel_in_batches(jsonb, integer, interval, bigint, boolean, boolean, text, bigint) IS
 'cancel the jobs that match a filter, batch_size of them a transaction, with a pause after each; affected is how many were cancelled';
 
-CREATE PROCEDURE oban_retry_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', spread interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
+CREATE PROCEDURE oban_retry_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', spread interval DEFAULT '0', max_jobs bigint DEFAULT NULL, skip_refused boolean DEFAULT false, skip_locked boolean DEFAULT false, prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
 AS 'MODULE_PATHNAME', 'oban_retry_in_batches' LANGUAGE C;
-COMMENT ON PROCEDURE oban_retry_in_batches(jsonb, integer, interval, interval, text, bigint) IS
+COMMENT ON PROCEDURE oban_retry_in_batches(jsonb, integer, interval, interval, bigint, boolean, boolean, text, bigint) IS
 'retry the jobs that match a filter, batch_size of them a transaction, with a pause after each; they run over the time of the spread, each by its rank in id order among those found at the start; affected is how many were retried';
 
-CREATE PROCEDURE oban_delete_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
+CREATE PROCEDURE oban_delete_in_batches(filter jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', max_jobs bigint DEFAULT NULL, skip_refused boolean DEFAULT false, skip_locked boolean DEFAULT false, prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
 AS 'MODULE_PATHNAME', 'oban_delete_in_batches' LANGUAGE C;
-COMMENT ON PROCEDURE oban_delete_in_batches(jsonb, integer, interval, text, bigint) IS
+COMMENT ON PROCEDURE oban_delete_in_batches(jsonb, integer, interval, bigint, boolean, boolean, text, bigint) IS
 'delete the jobs that match a filter, batch_size of them a transaction, with a pause after each; affected is how many were deleted';
 
-CREATE PROCEDURE oban_update_in_batches(filter jsonb, changes jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
+CREATE PROCEDURE oban_update_in_batches(filter jsonb, changes jsonb, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', max_jobs bigint DEFAULT NULL, skip_refused boolean DEFAULT false, skip_locked boolean DEFAULT false, prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
 AS 'MODULE_PATHNAME', 'oban_update_in_batches' LANGUAGE C;
-COMMENT ON PROCEDURE oban_update_in_batches(jsonb, jsonb, integer, interval, text, bigint) IS
+COMMENT ON PROCEDURE oban_update_in_batches(jsonb, jsonb, integer, interval, bigint, boolean, boolean, text, bigint) IS
 'update the jobs that match a filter, batch_size of them a transaction, with a pause after each; affected is how many were updated';
+
+CREATE PROCEDURE oban_update_in_batches_with(filter jsonb, callable regproc, context jsonb DEFAULT NULL, batch_size integer DEFAULT 10000, pause interval DEFAULT '0', max_jobs bigint DEFAULT NULL, skip_refused boolean DEFAULT false, skip_locked boolean DEFAULT false, prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'oban_update_in_batches_with' LANGUAGE C;
+COMMENT ON PROCEDURE oban_update_in_batches_with(jsonb, regproc, jsonb, integer, interval, bigint, boolean, boolean, text, bigint) IS
+'update the jobs that match a filter with the changes that a function returns for each, batch_size of them a transaction, with a pause after each; affected is how many were changed';
 
 -- triggers
 

@@ -41,14 +41,14 @@ CREATE PROCEDURE tools.in_batches(verb text, filter jsonb, p text, size integer,
 LANGUAGE plpgsql AS $$
 BEGIN
 	IF verb = 'cancel' THEN
-		CALL oban_cancel_in_batches(filter, size, '0', p, affected);
+		CALL oban_cancel_in_batches(filter, size, '0', prefix => p, affected => affected);
 	ELSIF verb = 'retry' THEN
-		CALL oban_retry_in_batches(filter, size, '0', '0', p, affected);
+		CALL oban_retry_in_batches(filter, size, '0', '0', prefix => p, affected => affected);
 	ELSIF verb = 'delete' THEN
-		CALL oban_delete_in_batches(filter, size, '0', p, affected);
+		CALL oban_delete_in_batches(filter, size, '0', prefix => p, affected => affected);
 	ELSE
-		CALL oban_update_in_batches(filter, '{"schedule_in": 60, "tags": ["new"]}', size, '0', p,
-			affected);
+		CALL oban_update_in_batches(filter, '{"schedule_in": 60, "tags": ["new"]}', size, '0', prefix => p,
+			affected => affected);
 	END IF;
 END $$;
 -- What the function of the verb gives, and the rows that it leaves; undone.
@@ -130,8 +130,8 @@ FROM (SELECT string_agg(id::text, ' ' ORDER BY id), min(id) FROM tools.deleted G
 CALL tools.fill(5, 'py');
 CALL oban_cancel_in_batches('{"id": 99}', prefix => 'py');
 CALL oban_cancel_in_batches('{"id": [1, 2]}', affected => 77, prefix => 'py');
-CALL oban_cancel_in_batches('{"id": 3}', 5, '0', 'py', NULL);
-CALL oban_retry_in_batches('{"id": [1, 2]}', 5, '0', '0', 'py', 10);
+CALL oban_cancel_in_batches('{"id": 3}', 5, '0', prefix => 'py', affected => NULL);
+CALL oban_retry_in_batches('{"id": [1, 2]}', 5, '0', '0', prefix => 'py', affected => 10);
 CALL oban_update_in_batches('{"queue": "nowhere"}', '{"priority": 1}', prefix => 'py');
 CALL oban_update_in_batches(filter => '{"id": 1}', changes => '{"priority": 1}', prefix => 'py',
 	pause => '0 s');
@@ -211,7 +211,7 @@ SELECT clock_timestamp() AS before \gset
 LISTEN "py.oban_insert";
 \set filter '|sed "s/ received from server process with PID [0-9]*[.]//"'
 \o :filter
-CALL oban_retry_in_batches('{"all": true}', 4, '0', '10 hours', 'py');
+CALL oban_retry_in_batches('{"all": true}', 4, '0', '10 hours', prefix => 'py');
 \o
 UNLISTEN *;
 SELECT id, state, date_trunc('second', scheduled_at - min(scheduled_at) OVER ()) AS after_the_first,
@@ -223,12 +223,12 @@ FROM py.oban_jobs WHERE id BETWEEN 2 AND 12;
 SELECT id, state FROM py.oban_jobs WHERE id NOT BETWEEN 2 AND 12 ORDER BY id;
 -- One job; no spread; a span in months; ids at the ends of their type.
 UPDATE ex14.oban_jobs SET state = 'completed';
-CALL oban_retry_in_batches('{"id": 7}', 10, '0', '1 day', 'ex14');
+CALL oban_retry_in_batches('{"id": 7}', 10, '0', '1 day', prefix => 'ex14');
 SELECT state, scheduled_at AT TIME ZONE 'UTC' BETWEEN :'before' AND clock_timestamp() AS now
 FROM ex14.oban_jobs WHERE id = 7;
-CALL oban_retry_in_batches('{"id": [1, 2, 3]}', 1, '0', '0', 'ex14');
+CALL oban_retry_in_batches('{"id": [1, 2, 3]}', 1, '0', '0', prefix => 'ex14');
 SELECT state, count(*) FROM ex14.oban_jobs WHERE id <= 3 GROUP BY state;
-CALL oban_retry_in_batches('{"id": [4, 5, 6]}', 2, '0', '1 month', 'ex14');
+CALL oban_retry_in_batches('{"id": [4, 5, 6]}', 2, '0', '1 month', prefix => 'ex14');
 SELECT id, state, scheduled_at >= timezone('UTC', now()) + interval '13 days' AS half,
 	scheduled_at >= timezone('UTC', now()) + interval '27 days' AS full
 FROM ex14.oban_jobs WHERE id BETWEEN 4 AND 6 ORDER BY id;
@@ -236,7 +236,7 @@ UPDATE ex14.oban_jobs SET state = 'completed', id = CASE id WHEN 1 THEN 92233720
 	WHEN 2 THEN -9223372036854775808 ELSE 0 END WHERE id <= 3;
 CALL oban_retry_in_batches(
 	'{"state": "completed", "id": [9223372036854775807, -9223372036854775808, 0]}', 2, '0',
-	'10 hours', 'ex14');
+	'10 hours', prefix => 'ex14');
 SELECT id, state,
 	round(extract(epoch FROM scheduled_at - min(scheduled_at) OVER ()) / 3600, 3) AS hours
 FROM ex14.oban_jobs WHERE id NOT BETWEEN 1 AND 100 ORDER BY id;
@@ -245,7 +245,7 @@ DELETE FROM ex14.oban_jobs;
 INSERT INTO ex14.oban_jobs (id, state, worker)
 SELECT g, 'discarded'::ex14.oban_job_state, 'App.Worker' FROM generate_series(1, 3) g
 UNION ALL SELECT g, 'discarded', 'App.Worker' FROM generate_series(1000001, 1001000) g;
-CALL oban_retry_in_batches('{"all": true}', 250, '0', '1 hour', 'ex14');
+CALL oban_retry_in_batches('{"all": true}', 250, '0', '1 hour', prefix => 'ex14');
 SELECT count(*), min(state::text) FILTER (WHERE rank > 1) AS later,
 	bool_and(after BETWEEN 3600 * (rank - 1) / 1002.0 - 0.001 AND 3600 * (rank - 1) / 1002.0 + 0.001)
 		AS evenly, round(max(after)) AS longest
@@ -266,7 +266,7 @@ BEGIN
 END $$;
 CREATE TRIGGER keep_or_free BEFORE UPDATE ON ex14.oban_jobs FOR EACH ROW
 	EXECUTE FUNCTION tools.keep_or_free();
-CALL oban_retry_in_batches('{"all": true}', 1, '0', '3 hours', 'ex14');
+CALL oban_retry_in_batches('{"all": true}', 1, '0', '3 hours', prefix => 'ex14');
 DROP TRIGGER keep_or_free ON ex14.oban_jobs;
 SELECT id, state,
 	round(extract(epoch FROM scheduled_at - min(scheduled_at) OVER ()) / 3600, 3) AS hours
@@ -283,7 +283,7 @@ BEGIN
 END $$;
 CREATE CONSTRAINT TRIGGER lose_spread AFTER UPDATE ON ex14.oban_jobs DEFERRABLE INITIALLY DEFERRED
 	FOR EACH ROW WHEN (OLD.id = 1000004) EXECUTE FUNCTION tools.lose_spread();
-CALL oban_retry_in_batches('{"all": true}', 2, '0', '5 hours', 'ex14');
+CALL oban_retry_in_batches('{"all": true}', 2, '0', '5 hours', prefix => 'ex14');
 DROP TRIGGER lose_spread ON ex14.oban_jobs;
 SELECT id, state,
 	round(extract(epoch FROM scheduled_at - min(scheduled_at) OVER ()) / 3600, 3) AS hours
@@ -292,7 +292,7 @@ SELECT last_value AS tries FROM tools.spread_tries;
 -- A job that the filter picks but that retry ignores has no place in the spread.
 CALL tools.fill(100, 'ex14');
 UPDATE ex14.oban_jobs SET state = 'completed' WHERE id IN (50, 51, 60);
-CALL oban_retry_in_batches('{"worker": "App.Worker"}', 2, '0', '10 hours', 'ex14');
+CALL oban_retry_in_batches('{"worker": "App.Worker"}', 2, '0', '10 hours', prefix => 'ex14');
 SELECT id, state,
 	round(extract(epoch FROM scheduled_at - min(scheduled_at) OVER ()) / 3600, 3) AS hours
 FROM ex14.oban_jobs WHERE id IN (50, 51, 60) ORDER BY id;
@@ -320,7 +320,7 @@ UNLISTEN *;
 -- The pause between batches; and a statement_timeout that ends it: whole batches are kept.
 CALL tools.fill(3, 'py');
 SELECT clock_timestamp() AS before \gset
-CALL oban_cancel_in_batches('{"all": true}', 1, '0.2 s', 'py');
+CALL oban_cancel_in_batches('{"all": true}', 1, '0.2 s', prefix => 'py');
 SELECT clock_timestamp() - :'before' BETWEEN '0.4 s' AND '1 hour' AS paused;
 SET statement_timeout = '2s';
 CALL oban_retry_in_batches('{"all": true}', 1, '1 hour', prefix => 'py');
@@ -332,34 +332,34 @@ SELECT tools.states('py');
 CALL tools.fill(4, 'py');
 CREATE PROCEDURE tools.wrapped(INOUT n bigint) LANGUAGE plpgsql AS $$
 BEGIN
-	CALL oban_cancel_in_batches('{"all": true}', 3, '0', 'py', n);
+	CALL oban_cancel_in_batches('{"all": true}', 3, '0', prefix => 'py', affected => n);
 END $$;
 CREATE PROCEDURE tools.handles(INOUT n bigint) LANGUAGE plpgsql AS $$
 BEGIN
-	CALL oban_cancel_in_batches('{"all": true}', 3, '0', 'py', n);
+	CALL oban_cancel_in_batches('{"all": true}', 3, '0', prefix => 'py', affected => n);
 EXCEPTION WHEN division_by_zero THEN
 	NULL;
 END $$;
 CREATE PROCEDURE tools.with_set(INOUT n bigint) LANGUAGE plpgsql SET work_mem = '1MB' AS $$
 BEGIN
-	CALL oban_cancel_in_batches('{"all": true}', 3, '0', 'py', n);
+	CALL oban_cancel_in_batches('{"all": true}', 3, '0', prefix => 'py', affected => n);
 END $$;
 CREATE PROCEDURE tools.as_definer(INOUT n bigint) LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-	CALL oban_cancel_in_batches('{"all": true}', 3, '0', 'py', n);
+	CALL oban_cancel_in_batches('{"all": true}', 3, '0', prefix => 'py', affected => n);
 END $$;
 CREATE FUNCTION tools.in_function() RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
 	n bigint;
 BEGIN
-	CALL oban_cancel_in_batches('{"all": true}', 3, '0', 'py', n);
+	CALL oban_cancel_in_batches('{"all": true}', 3, '0', prefix => 'py', affected => n);
 	RETURN n;
 END $$;
 CREATE FUNCTION tools.in_trigger() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
 	n bigint;
 BEGIN
-	CALL oban_cancel_in_batches('{"all": true}', 3, '0', 'py', n);
+	CALL oban_cancel_in_batches('{"all": true}', 3, '0', prefix => 'py', affected => n);
 	RETURN NULL;
 END $$;
 CREATE TABLE tools.app (id integer);
@@ -381,7 +381,7 @@ BEGIN;
 CALL oban_cancel_in_batches('{"id": 99}', prefix => 'py');
 ROLLBACK;
 BEGIN;
-CALL oban_cancel_in_batches(NULL, -1, NULL, 'no such');
+CALL oban_cancel_in_batches(NULL, -1, NULL, prefix => 'no such');
 ROLLBACK;
 BEGIN;
 CALL oban_update_in_batches('{}', NULL, 0);
@@ -437,7 +437,7 @@ DECLARE
 BEGIN
 	INSERT INTO tools.log VALUES ('before');
 	FOR i IN 1..3 LOOP
-		CALL oban_retry_in_batches(filter, i, '0', '0', prefix, n);
+		CALL oban_retry_in_batches(filter, i, '0', '0', prefix => prefix, affected => n);
 		INSERT INTO tools.log VALUES (format('retried %s', n));
 		CALL oban_cancel_in_batches(filter, batch_size => i, prefix => prefix, affected => n);
 		INSERT INTO tools.log VALUES (format('cancelled %s with %s in %s', n, filter, prefix));
@@ -560,13 +560,13 @@ INSERT INTO tools.refused (call) VALUES
 	('update_in_batches(''{"all": true}'', ''{}'', 0, prefix => ''py'')'),
 	('cancel_in_batches(''{"all": true}'', NULL, prefix => ''py'')'),
 	('update_in_batches(''{"all": true}'', ''{}'', NULL, prefix => ''py'')'),
-	('cancel_in_batches(''{"all": true}'', 1, NULL, ''py'')'),
+	('cancel_in_batches(''{"all": true}'', 1, NULL, prefix => ''py'')'),
 	('retry_in_batches(''{"all": true}'', 1, ''-1 second'', prefix => ''py'')'),
-	('delete_in_batches(''{"all": true}'', 1, ''-0.000001 s'', ''ex9'')'),
-	('update_in_batches(''{"all": true}'', ''{}'', 1, ''-1 day'', ''py'')'),
-	('retry_in_batches(''{"all": true}'', 1, ''0'', NULL, ''py'')'),
-	('retry_in_batches(''{"all": true}'', 1, ''0'', ''-1 hour'', ''ex9'')'),
-	('retry_in_batches(''{"all": true}'', 1, ''0'', ''-1 month'', ''py'')'),
+	('delete_in_batches(''{"all": true}'', 1, ''-0.000001 s'', prefix => ''ex9'')'),
+	('update_in_batches(''{"all": true}'', ''{}'', 1, ''-1 day'', prefix => ''py'')'),
+	('retry_in_batches(''{"all": true}'', 1, ''0'', NULL, prefix => ''py'')'),
+	('retry_in_batches(''{"all": true}'', 1, ''0'', ''-1 hour'', prefix => ''ex9'')'),
+	('retry_in_batches(''{"all": true}'', 1, ''0'', ''-1 month'', prefix => ''py'')'),
 	('cancel_in_batches(''{"all": true}'', prefix => ''no such'')'),
 	('delete_in_batches(''{"all": true}'')');
 DELETE FROM ex9.oban_jobs;
@@ -582,7 +582,7 @@ SELECT tools.difference(tools.rows('py'), :'py') IS NULL AS kept;
 
 -- The now() of a batch comes after the pause before it.
 CALL tools.fill(2, 'py');
-CALL oban_cancel_in_batches('{"all": true}', 1, '0.3 s', 'py');
+CALL oban_cancel_in_batches('{"all": true}', 1, '0.3 s', prefix => 'py');
 SELECT max(cancelled_at) - min(cancelled_at) >= '0.3 s' AS later FROM py.oban_jobs;
 
 -- An id that stands twice, here in a child table, does not end the walk.

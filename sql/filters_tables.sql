@@ -111,8 +111,8 @@ CALL oban_cancel_in_batches('{"queue": "odd"}', 200, prefix => 'by_state');
 CALL oban_cancel_in_batches('{"queue": "odd"}', 200, prefix => 'by_hash');
 SELECT tableoid::regclass AS part, state, queue, count(*) FROM by_state.oban_jobs
 GROUP BY 1, 2, 3 ORDER BY tableoid::regclass::text, 2, 3;
-CALL oban_retry_in_batches('{"all": true}', 333, '0', '1 day', 'by_state');
-CALL oban_retry_in_batches('{"all": true}', 333, '0', '1 day', 'by_hash');
+CALL oban_retry_in_batches('{"all": true}', 333, '0', '1 day', prefix => 'by_state');
+CALL oban_retry_in_batches('{"all": true}', 333, '0', '1 day', prefix => 'by_hash');
 CALL oban_update_in_batches('{"queue": "even"}', '{"schedule_in": 0}', 400, prefix => 'by_state');
 CALL oban_update_in_batches('{"queue": "even"}', '{"schedule_in": 0}', 400, prefix => 'by_hash');
 CALL oban_delete_in_batches('{"state": "available"}', 100, prefix => 'by_state');
@@ -140,7 +140,7 @@ SELECT id, state, tags, prefix
 FROM oban_all_jobs('{"tags": ["t7"], "scheduled_at": {"after": "2024-01-01"}}', NULL, 'far');
 SELECT tools.refusal('SELECT oban_all_jobs(''{"state": "gone"}'', NULL, ''far'')');
 CALL oban_cancel_in_batches('{"queue": "odd"}', 200, prefix => 'far');
-CALL oban_retry_in_batches('{"state": "cancelled"}', 500, '0', '1 day', 'far');
+CALL oban_retry_in_batches('{"state": "cancelled"}', 500, '0', '1 day', prefix => 'far');
 CALL oban_update_in_batches('{"queue": "odd"}', '{"priority": 3}', 999, prefix => 'far');
 CALL oban_delete_in_batches('{"queue": "even"}', 400, prefix => 'far');
 SELECT state, queue, priority, count(*), min(id), max(id) FROM py.oban_jobs

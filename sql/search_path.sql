@@ -247,8 +247,8 @@ WHERE state = 'available' AND worker = 'Trap';
 CALL tools.fill(8, 'ex14', 'twin');
 SET search_path = :bad_path;
 CALL public.oban_cancel_in_batches('{"worker": "App.Worker", "id": [1, 2, 3, 4, 5]}', 2, '0.001 s',
-	'twin');
-CALL public.oban_retry_in_batches('{"state": "cancelled"}', 2, '0', '1 day', 'twin');
+	prefix => 'twin');
+CALL public.oban_retry_in_batches('{"state": "cancelled"}', 2, '0', '1 day', prefix => 'twin');
 CALL public.oban_update_in_batches('{"tags": [], "all": true}', '{"priority": 1}',
 	prefix => 'twin');
 CALL public.oban_update_in_batches('{"all": true}',
@@ -262,8 +262,8 @@ SELECT 1 = 1;
 SELECT now();
 RESET search_path;
 CALL oban_cancel_in_batches('{"worker": "App.Worker", "id": [1, 2, 3, 4, 5]}', 2, '0.001 s',
-	'ex14');
-CALL oban_retry_in_batches('{"state": "cancelled"}', 2, '0', '1 day', 'ex14');
+	prefix => 'ex14');
+CALL oban_retry_in_batches('{"state": "cancelled"}', 2, '0', '1 day', prefix => 'ex14');
 CALL oban_update_in_batches('{"all": true}',
 	'{"priority": 1, "tags": ["b", "A"], "schedule_in": "1 day"}', 3, prefix => 'ex14');
 CALL oban_delete_in_batches('{"tags": ["a", "b"], "id": [7, 8]}', 1, prefix => 'ex14');

@@ -95,7 +95,7 @@ for my $verb (qw(cancel retry delete update))
 
 # As many as two full batches hold, and no more.
 sql('CALL fill(100)');
-is( call(q{CALL oban_cancel_in_batches('{"id": [3, 6, 30, 33]}', 2, '0', 'public');}) =~
+is( call(q{CALL oban_cancel_in_batches('{"id": [3, 6, 30, 33]}', 2, '0', prefix => 'public');}) =~
 	  s/.*\n(?=.)//sr,
 	"4\n",
 	'two full batches');

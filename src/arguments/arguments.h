@@ -89,4 +89,14 @@ typedef struct OmCallable
 extern OmCallable *om_callable_prepare(FunctionCallInfo fcinfo, Oid function, Oid jobs);
 extern Jsonb *om_callable_call(OmCallable *callable, Datum job, NullableDatum context);
 
+/* ---- scalar_arguments.c: plain arguments of the calls over many jobs ---- */
+
+extern bool om_boolean_argument(FunctionCallInfo fcinfo, int argno, const char *name);
+extern void om_limit_argument(FunctionCallInfo fcinfo, int argno, OmFilter *filter);
+extern int64 om_max_jobs_argument(FunctionCallInfo fcinfo, int argno);
+extern int32 om_batch_size_argument(FunctionCallInfo fcinfo, int argno);
+extern double om_interval_argument(FunctionCallInfo fcinfo, int argno, const char *name);
+extern OmCallable *om_callable_argument(FunctionCallInfo fcinfo, int argno, Oid jobs,
+										NullableDatum *context);
+
 #endif /* OM_ARGUMENTS_H */

@@ -344,6 +344,18 @@ om_filter_by_ids(OmFilter *filter, Datum ids)
 }
 
 /*
+ * Restrict a filter to the jobs of an array of ids, which were found by it.  The array
+ * takes the place of a range of ids, and of a limit.
+ */
+void
+om_filter_restrict(OmFilter *filter, Datum ids)
+{
+	filter->conditions &= ~(OM_CONDITION_BIT(OM_ID_FROM) | OM_CONDITION_BIT(OM_ID_UP_TO) |
+							OM_CONDITION_BIT(OM_LIMIT));
+	add_condition(filter, OM_ID_IS_ANY, ids);
+}
+
+/*
  * Add a condition on the ids to a filter, or limit how many jobs it finds, the lowest
  * ids first.
  */

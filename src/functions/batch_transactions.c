@@ -2,11 +2,7 @@
  * batch_transactions.c
  *		Runs the steps of a procedure, each in a transaction of its own.  A step is
  *		committed, or tried again after a deadlock or a serialization failure.
- *		batches.c calls this file and hands it the steps.
- *
- * Each step runs in a subtransaction.  A failed step is rolled back there first,
- * because only the abort of a subtransaction cleans up what the error has left, such
- * as SPI levels of triggers.
+ *		batches.c calls this file and hands it the steps; this file calls verbs/try.c.
  */
 #include "functions/batch_transactions.h"
 
@@ -15,8 +11,6 @@
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 
 /* How often a step is tried that fails by a deadlock or a conflict, and the first wait */
 #define MAX_TRIES  8
@@ -71,8 +65,6 @@ om_transactions_init(OmTransactions *transactions)
 {
 	for (int i = 0; i < OM_N_KEPT_SETTINGS; i++)
 		transactions->settings[i] = setting(i) == NULL ? NULL : pstrdup(setting(i));
-	transactions->context =
-		AllocSetContextCreate(CurrentMemoryContext, "oban_manage batch", ALLOCSET_DEFAULT_SIZES);
 }
 
 /*
@@ -91,68 +83,70 @@ restore_settings(const OmTransactions *transactions)
 	}
 }
 
-/*
- * Roll back the failed step, whatever the error, because nobody else ends our
- * subtransaction.  If SPI_commit itself failed, it has already started a new
- * transaction.  Otherwise start one for the next try, so that it gets a new snapshot.
- */
-static void
-roll_back(MemoryContext caller, ResourceOwner owner, bool tries_again)
+typedef struct Running
 {
-	if (!IsSubTransaction())
-		return;
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
-	if (tries_again)
-		SPI_rollback();
+	const OmTransactions *transactions;
+	OmTryStep step;
+	void *state;
+} Running;
+
+static void
+run_step(void *state)
+{
+	const Running *running = state;
+
+	restore_settings(running->transactions);
+	running->step(running->state);
 }
 
 /*
- * Run a step in a transaction and commit it.  Returns false if the step failed by a
- * deadlock or a serialization failure and was rolled back.  On the last try, such
- * an error is raised.  Other errors are always raised.
+ * Commit.  Returns NULL, or the error with which that failed; then SPI_commit has
+ * already started a new transaction.
  */
-static bool
-try_step(OmTransactions *transactions, OmTransactionStep step, void *state, bool last_try)
+static ErrorData *
+commit(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool committed = false;
+	ErrorData *volatile error = NULL;
 
 	PG_TRY();
 	{
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(transactions->context);
-		restore_settings(transactions);
-		step(state);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller);
-		CurrentResourceOwner = owner;
 		SPI_commit();
-		committed = true;
 	}
 	PG_CATCH();
 	{
-		ErrorData *error;
-		bool lost;
-
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
 		FlushErrorState();
-		lost = error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-			   error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
-
-		roll_back(caller, owner, lost && !last_try);
-		if (!lost || last_try)
-			ReThrowError(error);
-		ereport(DEBUG1, (errmsg_internal("trying again: %s", error->message)));
-		FreeErrorData(error);
 	}
 	PG_END_TRY();
+	return error;
+}
 
-	MemoryContextReset(transactions->context);
-	return committed;
+/*
+ * Run a step in a transaction and commit it.  Returns false if the step lost to another
+ * transaction and was rolled back.  On the last try, such an error is raised.  Other
+ * errors are always raised.
+ */
+static bool
+try_step(const OmTransactions *transactions, OmTryStep step, void *state, bool last_try)
+{
+	Running running = {.transactions = transactions, .step = step, .state = state};
+	ErrorData *error = om_try(run_step, &running);
+	bool ran = (error == NULL);
+
+	if (ran)
+		error = commit();
+	if (error == NULL)
+		return true;
+	if (last_try || !om_error_is_conflict(error))
+		ReThrowError(error);
+	ereport(DEBUG1, (errmsg_internal("trying again: %s", error->message)));
+	FreeErrorData(error);
+	/* The next try needs a new transaction, so that it gets a new snapshot. */
+	if (!ran)
+		SPI_rollback();
+	return false;
 }
 
 /*
@@ -160,7 +154,7 @@ try_step(OmTransactions *transactions, OmTransactionStep step, void *state, bool
  * because that transaction also holds the caller's own work.
  */
 void
-om_transactions_run_once(OmTransactions *transactions, OmTransactionStep step, void *state)
+om_transactions_run_once(const OmTransactions *transactions, OmTryStep step, void *state)
 {
 	(void) try_step(transactions, step, state, true);
 }
@@ -169,7 +163,7 @@ om_transactions_run_once(OmTransactions *transactions, OmTransactionStep step, v
  * Run a step in a transaction of its own and commit it.  Try again as needed.
  */
 void
-om_transactions_run(OmTransactions *transactions, OmTransactionStep step, void *state)
+om_transactions_run(const OmTransactions *transactions, OmTryStep step, void *state)
 {
 	double wait = FIRST_WAIT;
 

@@ -5,23 +5,20 @@
 #ifndef OM_BATCH_TRANSACTIONS_H
 #define OM_BATCH_TRANSACTIONS_H
 
-#include "jobs/jobs.h"
+#include "verbs/verbs.h"
 
 #define OM_N_KEPT_SETTINGS 4
 
 typedef struct OmTransactions
 {
 	const char *settings[OM_N_KEPT_SETTINGS]; /* their values at the start */
-	MemoryContext context;					  /* memory of a step; reset after each try */
 } OmTransactions;
-
-typedef void (*OmTransactionStep)(void *state);
 
 extern void om_transactions_check(FunctionCallInfo fcinfo);
 extern void om_transactions_init(OmTransactions *transactions);
-extern void om_transactions_run_once(OmTransactions *transactions, OmTransactionStep step,
+extern void om_transactions_run_once(const OmTransactions *transactions, OmTryStep step,
 									 void *state);
-extern void om_transactions_run(OmTransactions *transactions, OmTransactionStep step, void *state);
+extern void om_transactions_run(const OmTransactions *transactions, OmTryStep step, void *state);
 extern void om_transactions_sleep(double seconds);
 
 #endif /* OM_BATCH_TRANSACTIONS_H */

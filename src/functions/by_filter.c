@@ -11,24 +11,6 @@
 #include "executor/spi.h"
 
 /*
- * Add the argument max_jobs to a filter; NULL is no limit.
- */
-static void
-limit_filter(OmFilter *filter, FunctionCallInfo fcinfo, int argno)
-{
-	int32 max_jobs;
-
-	if (PG_ARGISNULL(argno))
-		return;
-	max_jobs = PG_GETARG_INT32(argno);
-	if (max_jobs < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("max_jobs must not be negative"),
-				 errhint("Pass NULL for no limit.")));
-	om_filter_add(filter, OM_LIMIT, max_jobs);
-}
-
-/*
  * oban_all_jobs(filter jsonb, max_jobs integer, prefix text) -> setof oban_job
  *		The jobs that match the filter, in id order, at most max_jobs of them.  The
  *		states that a verb acts on do not matter here.
@@ -47,7 +29,7 @@ oban_all_jobs(PG_FUNCTION_ARGS)
 	OmJobResult result;
 
 	om_filter_read(&filter, om_jsonb_argument(fcinfo, 0), jobs);
-	limit_filter(&filter, fcinfo, 1);
+	om_limit_argument(fcinfo, 1, &filter);
 	(void) om_filter_params(&filter, params);
 	om_job_result_init(&result, fcinfo);
 
@@ -60,12 +42,13 @@ oban_all_jobs(PG_FUNCTION_ARGS)
 
 /*
  * Run a verb.  The arguments are, in this order: the filter; for an update, the
- * changes; max_jobs; the prefix; for a retry, when the jobs should run.
+ * changes, or the callable and its context; max_jobs; the prefix; for a retry, when the
+ * jobs should run.
  */
 static Datum
-run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
+run_by_filter(FunctionCallInfo fcinfo, OmVerb verb, bool callable)
 {
-	int max_jobs_argno = verb == OM_UPDATE ? 2 : 1;
+	int max_jobs_argno = callable ? 3 : verb == OM_UPDATE ? 2 : 1;
 	OmCall call = {
 		.verb = verb,
 		.jobs = om_jobs_table_argument(fcinfo, max_jobs_argno + 1, RowExclusiveLock),
@@ -73,14 +56,16 @@ run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
 	uint64 count;
 
 	om_filter_read(&call.filter, om_jsonb_argument(fcinfo, 0), call.jobs);
-	if (verb == OM_UPDATE)
+	if (callable)
+		call.callable = om_callable_argument(fcinfo, 1, call.jobs, &call.context);
+	else if (verb == OM_UPDATE)
 		om_changes_check(&call.changes, om_jsonb_argument(fcinfo, 1), call.jobs);
-	limit_filter(&call.filter, fcinfo, max_jobs_argno);
+	om_limit_argument(fcinfo, max_jobs_argno, &call.filter);
 	if (verb == OM_RETRY)
 		call.retry_at = om_retry_at_argument(fcinfo, max_jobs_argno + 2);
 
 	SPI_connect();
-	count = om_call_run(&call);
+	count = om_call_run_again(&call);
 	SPI_finish();
 	PG_RETURN_INT64(count);
 }
@@ -97,36 +82,52 @@ run_by_filter(FunctionCallInfo fcinfo, OmVerb verb)
  * -> bigint
  *		Update the jobs that match the filter, at most max_jobs of them.  Returns how
  *		many it updated; with empty changes, how many match.
+ * oban_update_all_jobs_with(filter jsonb, callable regproc, context jsonb,
+ * max_jobs integer, prefix text) -> bigint
+ *		Call the callable for each job that matches the filter, at most max_jobs of
+ *		them, and make the changes that it returns.  All of the jobs are locked first.
+ *		Returns how many jobs were changed.
  *
- * Errors: those of om_jobs_table_by_prefix, om_filter_read, om_changes_check and
- * om_retry_at_argument; max_jobs is negative (22023); too few max_attempts for the
- * attempts that a job has made (22023); and what the table itself raises.
+ * A call that loses to a deadlock, or to a row that moves to another partition, gives up
+ * its locks and begins again (om_call_try).
+ *
+ * Errors: those of om_jobs_table_by_prefix, om_filter_read, om_changes_check,
+ * om_callable_argument and om_retry_at_argument; max_jobs is negative (22023); too few
+ * max_attempts for the attempts that a job has made (22023); and what the callable and
+ * the table themselves raise.
  */
 PG_FUNCTION_INFO_V1(oban_cancel_all_jobs);
 PG_FUNCTION_INFO_V1(oban_retry_all_jobs);
 PG_FUNCTION_INFO_V1(oban_delete_all_jobs);
 PG_FUNCTION_INFO_V1(oban_update_all_jobs);
+PG_FUNCTION_INFO_V1(oban_update_all_jobs_with);
 
 Datum
 oban_cancel_all_jobs(PG_FUNCTION_ARGS)
 {
-	return run_by_filter(fcinfo, OM_CANCEL);
+	return run_by_filter(fcinfo, OM_CANCEL, false);
 }
 
 Datum
 oban_retry_all_jobs(PG_FUNCTION_ARGS)
 {
-	return run_by_filter(fcinfo, OM_RETRY);
+	return run_by_filter(fcinfo, OM_RETRY, false);
 }
 
 Datum
 oban_delete_all_jobs(PG_FUNCTION_ARGS)
 {
-	return run_by_filter(fcinfo, OM_DELETE);
+	return run_by_filter(fcinfo, OM_DELETE, false);
 }
 
 Datum
 oban_update_all_jobs(PG_FUNCTION_ARGS)
 {
-	return run_by_filter(fcinfo, OM_UPDATE);
+	return run_by_filter(fcinfo, OM_UPDATE, false);
+}
+
+Datum
+oban_update_all_jobs_with(PG_FUNCTION_ARGS)
+{
+	return run_by_filter(fcinfo, OM_UPDATE, true);
 }

@@ -14,19 +14,9 @@
 static Datum
 update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
 {
-	OmJobList list = {.ids = ids, .context.isnull = PG_ARGISNULL(2)};
+	OmJobList list = {.ids = ids};
 	OmJobResult result;
-	OmCallable *callable;
-
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("callable must not be null"),
-				 errhint("Pass the name of a function that takes the job and returns the "
-						 "changes as jsonb.")));
-	callable = om_callable_prepare(fcinfo, PG_GETARG_OID(1), jobs);
-	/* Detoast the context once, not in each call of the callable. */
-	if (!list.context.isnull)
-		list.context.value = JsonbPGetDatum(PG_GETARG_JSONB_P(2));
+	OmCallable *callable = om_callable_argument(fcinfo, 1, jobs, &list.context);
 
 	om_job_result_init(&result, fcinfo);
 	if (ids->count > 0)

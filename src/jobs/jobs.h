@@ -33,6 +33,8 @@ extern void om_set_temporarily(const char *name, const char *value);
 /* ---- errors.c ---- */
 
 extern bool om_is_error(void);
+extern bool om_error_is_conflict(const ErrorData *error);
+extern bool om_error_is_refusal(const ErrorData *error);
 
 /* ---- jobs_table.c: which table, and what it looks like ---- */
 

@@ -91,7 +91,7 @@ append_write(StringInfo sql, OmQuery query, const OmTableShape *shape)
 
 /*
  * SELECT columns of OmFoundRow FROM name AS j WHERE conditions ORDER BY id [LIMIT ...]
- * [FOR ...]
+ * [FOR ... [SKIP LOCKED]]
  *
  * Rows are locked after the sort, so in the order of their ids.  The limit counts the
  * rows that still match once they are locked.
@@ -106,8 +106,10 @@ append_lock(StringInfo sql, OmQuery query, const OmTableShape *shape)
 	appendStringInfo(sql, " FROM %s AS j", shape->name);
 	om_conditions_append(sql, query.conditions, states ? NULL : om_verb_condition(query, shape));
 	om_conditions_append_order(sql, query.conditions);
-	if (query.step == OM_FIND_AND_LOCK)
+	if (query.step != OM_FIND_ONLY)
 		appendStringInfo(sql, " FOR %s", om_verb_texts[query.verb].lock);
+	if (query.step == OM_FIND_AND_LOCK_FREE)
+		appendStringInfoString(sql, " SKIP LOCKED");
 }
 
 /*
@@ -166,6 +168,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			break;
 
 		case OM_FIND_AND_LOCK:
+		case OM_FIND_AND_LOCK_FREE:
 		case OM_FIND_ONLY:
 			append_lock(&sql, query, shape);
 			break;

@@ -78,6 +78,7 @@ extern int om_conditions_types(OmConditionSet set, Oid jobs, Oid *types);
 
 extern void om_filter_by_ids(OmFilter *filter, Datum ids);
 extern void om_filter_add(OmFilter *filter, OmCondition condition, int64 value);
+extern void om_filter_restrict(OmFilter *filter, Datum ids);
 extern int om_filter_params(const OmFilter *filter, Datum *params);
 
 /* ---- job_columns.c: the columns of a job in a statement ---- */
@@ -114,18 +115,19 @@ extern const OmVerbInfo om_verbs[];
 
 typedef enum OmStep
 {
-	OM_WRITE_ONE,	  /* change a job, without locking it first; OM_BY_ID */
-	OM_FIND_AND_LOCK, /* lock the jobs that the verb would change; with states: all */
-	OM_FIND_ONLY,	  /* the same without a lock */
-	OM_WRITE,		  /* change jobs, locked before or in id order; OM_BY_IDS */
-	OM_WRITE_NOTE,	  /* the same, and note which were executing, or scheduled */
-	OM_WRITE_EACH,	  /* the same, each with its own values, in arrays beside the sorted ids */
-	OM_SURVEY,		  /* how many jobs the verb would change, and in which range of ids */
-	OM_GET_NEWEST,	  /* jobs as oban_job, as they are now */
-	OM_GET_AS_SEEN,	  /* the same, as the calling statement sees them */
-	OM_CANCELLED,	  /* is the job cancelled? OM_BY_ID */
-	OM_RUN_ENDED,	  /* has the run with that attempt ended? OM_BY_ID */
-	OM_STATE		  /* jobs' states, as the active snapshot shows them */
+	OM_WRITE_ONE,		   /* change a job, without locking it first; OM_BY_ID */
+	OM_FIND_AND_LOCK,	   /* lock the jobs that the verb would change; with states: all */
+	OM_FIND_AND_LOCK_FREE, /* the same, of the jobs that no other transaction holds */
+	OM_FIND_ONLY,		   /* the same without a lock */
+	OM_WRITE,			   /* change jobs, locked before or in id order; OM_BY_IDS */
+	OM_WRITE_NOTE,		   /* the same, and note which were executing, or scheduled */
+	OM_WRITE_EACH,		   /* the same, each with its own values, in arrays beside the sorted ids */
+	OM_SURVEY,			   /* how many jobs the verb would change, and in which range of ids */
+	OM_GET_NEWEST,		   /* jobs as oban_job, as they are now */
+	OM_GET_AS_SEEN,		   /* the same, as the calling statement sees them */
+	OM_CANCELLED,		   /* is the job cancelled? OM_BY_ID */
+	OM_RUN_ENDED,		   /* has the run with that attempt ended? OM_BY_ID */
+	OM_STATE			   /* jobs' states, as the active snapshot shows them */
 } OmStep;
 
 /* What a query returns of its jobs; 0 for the steps that have no choice */

@@ -1,10 +1,17 @@
 /*
  * run.c
- *		Runs any verb over the jobs of a filter, by transitions.c or update.c.
- *		by_filter.c, batches.c and manage_jobs.c call this file, because their code is
- *		the same for all verbs.
+ *		Runs any verb over the jobs of a filter, by transitions.c, update.c or
+ *		update_with.c; and runs it again when it loses to another transaction.
+ *
+ * by_filter.c, batches.c and manage_jobs.c call this file, because their code is the
+ * same for all verbs; parts.c calls it for parts of the jobs.
  */
 #include "verbs/verbs.h"
+
+#include "access/xact.h"
+
+/* How often a call is tried that loses to other transactions */
+#define MAX_TRIES 32
 
 /*
  * Run a verb over the jobs of the call's filter.  Returns how many jobs it changed,
@@ -14,5 +21,67 @@
 uint64
 om_call_run(OmCall *call)
 {
+	if (call->callable != NULL)
+		return om_update_found_with(call);
 	return call->verb == OM_UPDATE ? om_update_found(call) : om_transition_found(call);
+}
+
+typedef struct Try
+{
+	OmCall *call;
+	uint64 count;
+} Try;
+
+static void
+run_call(void *state)
+{
+	Try *try = state;
+
+	try->count = om_call_run(try->call);
+}
+
+/*
+ * May the call succeed when it is tried again?  A fixed snapshot stays older than what
+ * the call has lost to.  Callables are called only once for each job.
+ */
+static bool
+may_try_again(const OmCall *call, const ErrorData *error)
+{
+	if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE && IsolationUsesXactSnapshot())
+		return false;
+	return om_error_is_conflict(error) && !call->called;
+}
+
+/*
+ * The same in a subtransaction.  A call that loses to a deadlock, or to a row that
+ * moves to another partition, gives up its locks and begins again.  Returns NULL, or
+ * the error with which the call failed; then it is undone.
+ */
+ErrorData *
+om_call_try(OmCall *call, uint64 *count)
+{
+	Try try = {.call = call};
+	ErrorData *error = om_try(run_call, &try);
+
+	for (int tries = 1; error != NULL && tries < MAX_TRIES && may_try_again(call, error); tries++)
+	{
+		FreeErrorData(error);
+		error = om_try(run_call, &try);
+	}
+	*count = try.count;
+	return error;
+}
+
+/*
+ * The same for a call that raises its error.
+ */
+uint64
+om_call_run_again(OmCall *call)
+{
+	uint64 count;
+	ErrorData *error = om_call_try(call, &count);
+
+	if (error != NULL)
+		ReThrowError(error);
+	return count;
 }

@@ -78,25 +78,28 @@ count_and_signal(TupleTableSlot *slot, void *state)
 	if (call->observer != NULL)
 		call->observer->written(&row, call->observer->state);
 
-	if (!row.done)
-		return;
-	transition->done++;
-	if (call->verb == OM_CANCEL &&
-		(transition->was_executing || om_job_ids_find(&transition->executing, row.id) >= 0))
-		om_signal_kill(&transition->signals, row.id);
-	om_signal_wake(&transition->signals, row.queue);
+	if (row.done)
+	{
+		transition->done++;
+		if (call->verb == OM_CANCEL &&
+			(transition->was_executing || om_job_ids_find(&transition->executing, row.id) >= 0))
+			om_signal_kill(&transition->signals, row.id);
+		om_signal_wake(&transition->signals, row.queue);
+	}
+	om_call_pass(call, row.id);
 }
 
 /*
- * What the writing statement returns: nothing if the verb sends no signals and there
- * is no observer.
+ * What the writing statement returns: nothing if the verb sends no signals and nobody
+ * else needs to know of the jobs.
  */
 static OmReturns
 written_returns(const OmCall *call)
 {
 	if (call->observer != NULL)
 		return OM_RETURN_STATES;
-	return om_verbs[call->verb].tells ? OM_RETURN_WRITTEN : OM_RETURN_NOTHING;
+	return om_verbs[call->verb].tells || call->refusals != NULL ? OM_RETURN_WRITTEN
+																: OM_RETURN_NOTHING;
 }
 
 /*
@@ -143,10 +146,11 @@ write_found(Transition *transition)
 		Datum *times = palloc(count * sizeof(Datum));
 
 		for (int i = 0; i < count; i++)
-			times[i] = TimestampGetDatum(time_in_spread(call->spread, i));
+			times[i] = TimestampGetDatum(time_in_spread(call->spread, call->found_before + i));
 		params[1] = PointerGetDatum(construct_array(times, count, TIMESTAMPOID, sizeof(Timestamp),
 													FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	}
+	om_call_begin_statement(call);
 	written = om_query_run(call->jobs, query, params, count_and_signal, transition);
 	return count_done(transition, query, written);
 }

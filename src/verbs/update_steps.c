@@ -252,6 +252,9 @@ om_update_put_job(TupleTableSlot *slot, void *state)
 	if (observer != NULL)
 		observer->written(&row, observer->state);
 	wake_queue(update, &row);
+	update->written++;
+	if (update->call != NULL)
+		om_call_pass(update->call, row.id);
 }
 
 /*
@@ -275,6 +278,8 @@ om_update_begin_step(OmUpdate *update, OmQuery query, const Datum *values, Datum
 
 	memset(update->done, false, update->ids->count);
 	update->renamed = 0;
+	if (update->call != NULL && values != NULL)
+		om_call_begin_statement(update->call);
 	update->columns = query.columns;
 	return query;
 }

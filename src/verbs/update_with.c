@@ -241,6 +241,8 @@ update_job(CallableUpdate *run, const OmFoundRow *row, const OmColumnHashes *has
 	run->called_for = row->id;
 	run->calling = true;
 	call_callable(run, row, context, &changes);
+	if (run->update.call != NULL)
+		om_call_pass(run->update.call, row->id);
 
 	if (om_read_ahead_is_overtaken(&run->reading) && !run->reading.one_at_a_time)
 		begin_job_by_job(run);
@@ -295,6 +297,36 @@ update_batch(CallableUpdate *run, MemoryContext job_context)
 }
 
 /*
+ * Update jobs by a callable, batch by batch.  "run" has the callable and an update that
+ * was begun.
+ */
+static void
+update_batches(CallableUpdate *run, OmNextJob next, void *state)
+{
+	MemoryContext job_context =
+		AllocSetContextCreate(CurrentMemoryContext, "oban_manage job", ALLOCSET_DEFAULT_SIZES);
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = callable_error_callback,
+		.arg = run,
+	};
+
+	run->ids = palloc(BATCH_SIZE * sizeof(int64));
+	run->contexts = palloc(BATCH_SIZE * sizeof(NullableDatum));
+	om_read_ahead_init(&run->reading, &run->update, run->callable->argument_type, BATCH_SIZE);
+	om_pending_init(&run->pending, BATCH_SIZE);
+	om_pending_init(&run->taken, BATCH_SIZE);
+	om_job_ids_init(&run->unchanged, 0);
+
+	error_context_stack = &callback;
+	while (next_batch(run, next, state))
+		update_batch(run, job_context);
+	error_context_stack = callback.previous;
+
+	om_read_ahead_end(&run->reading);
+}
+
+/*
  * Update jobs by a callable, and put them into the result, which may be NULL.  Only
  * without a result may a job come several times.
  */
@@ -303,31 +335,40 @@ om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state, bool
 			   OmJobResult *result)
 {
 	CallableUpdate run = {.callable = callable};
-	MemoryContext job_context;
-	ErrorContextCallback callback = {
-		.previous = error_context_stack,
-		.callback = callable_error_callback,
-		.arg = &run,
-	};
 
 	SPI_connect();
 	om_update_init(&run.update, jobs, BATCH_SIZE, missing_ok, result);
-	run.ids = palloc(BATCH_SIZE * sizeof(int64));
-	run.contexts = palloc(BATCH_SIZE * sizeof(NullableDatum));
-	om_read_ahead_init(&run.reading, &run.update, callable->argument_type, BATCH_SIZE);
-	om_pending_init(&run.pending, BATCH_SIZE);
-	om_pending_init(&run.taken, BATCH_SIZE);
-	om_job_ids_init(&run.unchanged, 0);
-	job_context =
-		AllocSetContextCreate(CurrentMemoryContext, "oban_manage job", ALLOCSET_DEFAULT_SIZES);
-
-	error_context_stack = &callback;
-	while (next_batch(&run, next, state))
-		update_batch(&run, job_context);
-	error_context_stack = callback.previous;
-
-	om_read_ahead_end(&run.reading);
+	update_batches(&run, next, state);
 	SPI_finish();
+}
+
+static void
+take_found(TupleTableSlot *slot, void *state)
+{
+	OmFoundRow row;
+
+	om_found_row_read(slot, &row);
+	om_call_add(state, row.id);
+}
+
+/*
+ * Update the jobs of the call's filter by its callable.  Returns how many were written.
+ * All of the jobs are locked before the first call, so that a call that loses to a
+ * deadlock can begin again.  The caller has connected to SPI.
+ */
+uint64
+om_update_found_with(OmCall *call)
+{
+	CallableUpdate run = {.callable = call->callable};
+	OmJobList list = {.ids = &call->found, .context = call->context};
+
+	(void) om_call_find(call, true, take_found, call);
+	call->called = (call->found.count > 0);
+	om_update_init(&run.update, call->jobs, BATCH_SIZE, true, NULL);
+	run.update.may_name_jobs = true; /* the caller may see what a filter finds */
+	run.update.call = call;
+	update_batches(&run, om_next_of_list, &list);
+	return run.update.written;
 }
 
 /*

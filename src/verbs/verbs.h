@@ -30,22 +30,47 @@ typedef struct OmObserver
 	bool dry_run; /* only look, write nothing */
 } OmObserver;
 
+/* What to do about the jobs that the table refuses */
+typedef struct OmRefusals
+{
+	/* Called for a job that was refused, with the error */
+	void (*refused)(int64 id, const ErrorData *error, void *state);
+	/* Called when a part was undone: what its jobs were found and written as is not true.  Or NULL. */
+	void (*undone)(const int64 *ids, int count, void *state);
+	void *state;
+} OmRefusals;
+
 typedef struct OmCall
 {
 	OmVerb verb;
 	Oid jobs;
 	OmFilter filter;
 	OmChanges changes;			/* update */
+	OmCallable *callable;		/* update: returns the changes of each job; NULL: none */
+	NullableDatum context;		/* for the callable */
 	Timestamp retry_at;			/* retry: when to run; a past time, such as 0, means now */
 	const OmSpread *spread;		/* retry: a time for each job; NULL: all run at retry_at */
 	const OmObserver *observer; /* may be NULL; with one, jobs in any state are found */
-	OmJobIds found;				/* out: ids that the verb acts on, distinct and sorted */
-	int nrows;					/* out: number of rows with these ids */
-	int64 last;					/* out: id of the last of these rows that was found */
+	bool skip_locked;			/* pass over jobs that another transaction holds */
+	const OmRefusals
+		*refusals; /* om_call_run_over: pass over jobs that the table refuses; or NULL */
+
+	/* Out */
+	OmJobIds found;	  /* ids that the verb acts on, distinct and sorted */
+	int found_before; /* number of jobs that earlier parts of the call have found */
+	bool called;	  /* has the callable been called? */
+
+	/* Out: the jobs that the running statement has handed over */
+	int npassed;
+	int64 passed;  /* id of the last one */
+	bool in_order; /* did they come in ascending order? */
 } OmCall;
 
 extern uint64 om_call_find(OmCall *call, bool lock, OmRowCallback callback, void *state);
+extern uint64 om_call_look(OmCall *call, OmJobIds *ids);
 extern void om_call_add(OmCall *call, int64 id);
+extern void om_call_begin_statement(OmCall *call);
+extern void om_call_pass(OmCall *call, int64 id);
 
 /* ---- transitions.c: the verbs that change a job's state or remove it ---- */
 
@@ -69,6 +94,7 @@ typedef struct OmUpdate
 	bool *done;				  /* for each of ids: has the step done the job? */
 	const OmJobIds *later;	  /* jobs that a later step will write; NULL: none */
 	int renamed;			  /* number of jobs done whose id a trigger has changed */
+	uint64 written;			  /* number of rows written so far, in all steps */
 	OmJobIds due;			  /* jobs to write that were scheduled and become due */
 	bool was_scheduled;		  /* without looking first: was the job just written scheduled? */
 	OmSignals signals;
@@ -169,9 +195,22 @@ typedef struct OmJobList
 extern bool om_next_of_list(void *state, bool anew, int64 *id, NullableDatum *context);
 extern void om_update_with(Oid jobs, OmCallable *callable, OmNextJob next, void *state,
 						   bool missing_ok, OmJobResult *result);
+extern uint64 om_update_found_with(OmCall *call);
+
+/* ---- try.c: a step that can be undone ---- */
+
+typedef void (*OmTryStep)(void *state);
+
+extern ErrorData *om_try(OmTryStep step, void *state);
 
 /* ---- run.c: running any verb ---- */
 
 extern uint64 om_call_run(OmCall *call);
+extern uint64 om_call_run_again(OmCall *call);
+extern ErrorData *om_call_try(OmCall *call, uint64 *count);
+
+/* ---- parts.c: running any verb over a list of jobs ---- */
+
+extern uint64 om_call_run_over(OmCall *call, OmJobIds *ids, bool again);
 
 #endif /* OM_VERBS_H */
