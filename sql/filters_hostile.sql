@@ -28,7 +28,7 @@ BEGIN
 		SELECT id, t, t, jsonb_build_object('text', t, t, 'key'),
 			jsonb_build_object('in', ARRAY[t]),
 			CASE WHEN btrim(t, E' \t\n\r\f\v') = '' THEN '{}'
-				ELSE ARRAY[lower(btrim(t, E' \t\n\r\f\v'))] END
+				ELSE ARRAY[lower(btrim(t, E' \t\n\r\f\v') COLLATE "C")] END
 		FROM tools.texts
 	$q$, prefix);
 END $$;
