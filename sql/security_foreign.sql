@@ -41,7 +41,7 @@ FROM unnest('{1,2}'::bigint[]) u(id);
 SELECT function, string_agg(DISTINCT code, ', ') AS codes,
 	string_agg(DISTINCT message, '; ') FILTER (WHERE code <> '00000') AS errors
 FROM tools.observe('none', 'public', '{"4,5"}', '{"{\"priority\": 3}","{\"schedule_in\": 0}"}')
-GROUP BY function ORDER BY function;
+GROUP BY function ORDER BY function COLLATE "C";
 SELECT r.* FROM oban_manage_jobs('cancel', '{4,5}', prefix => 'far') r;
 SELECT r.* FROM oban_manage_jobs('update', '{4,5}', '{"priority": 3}', prefix => 'far') r;
 SELECT count(*) FROM py.oban_jobs WHERE priority = 3 OR state = 'cancelled';

@@ -80,7 +80,7 @@ FROM (VALUES ('oban_cancel_job(''job'', ''py'')'), ('oban_retry_job(''job'', ''p
 		('AFTER UPDATE', :update)) d(time, statement),
 	tools.fired(format('%s ON tools.app FOR EACH STATEMENT EXECUTE FUNCTION %s', d.time, f),
 	statement) r
-ORDER BY f, time;
+ORDER BY f COLLATE "C", time;
 SELECT d.time, c, r.code, r.message, r.rest, r.named, r.unchanged
 FROM (VALUES ('AFTER UPDATE', 'OLD TABLE AS o', 'job', :update),
 		('AFTER UPDATE', 'OLD TABLE AS o', 'NEW.job', :update),
