@@ -2,6 +2,7 @@
 #
 #   make && make install        build, install into the server of $(PG_CONFIG)
 #   make installcheck           regress, isolation and TAP tests against a running server
+#   make dist                   the archive for PGXN, of what is committed
 #   dev/test                    all of it and the checks of the code, on a throwaway server
 
 EXTENSION = oban_manage
@@ -61,8 +62,9 @@ OBJS = \
 DATA = oban_manage--1.0.sql
 PGFILEDESC = "oban_manage - manage Oban jobs from SQL"
 
-REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
-ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
+# PGXS knows $(srcdir), which in a build out of tree is another directory, and reads these lists later.
+REGRESS = $(patsubst %.sql,%,$(notdir $(sort $(wildcard $(srcdir)/sql/*.sql))))
+ISOLATION = $(patsubst %.spec,%,$(notdir $(sort $(wildcard $(srcdir)/specs/*.spec))))
 TAP_TESTS = 1
 
 PG_CPPFLAGS = -I$(srcdir)/src
@@ -71,5 +73,40 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-# PGXS has no header dependencies unless the server was built with them.
-$(OBJS): $(wildcard src/*/*.h)
+# Out of tree make finds the sources only, and no objects of a build in the tree, as it would by VPATH.
+srcdir := $(srcdir)
+override VPATH :=
+vpath %.c $(srcdir)
+vpath %.control $(srcdir)
+
+# PGXS has no header dependencies unless the server was built with them. It makes no folders for objects.
+bitcode = $(OBJS:.o=.bc)
+folders = $(sort $(dir $(OBJS)))
+$(OBJS) $(bitcode): $(wildcard $(srcdir)/src/*/*.h) | $(folders)
+$(folders):
+	$(MKDIR_P) $@
+
+# Out of tree the folders go too. In the tree they are not empty.
+clean: clean-folders
+clean-folders:
+	rm -f $(OBJS) $(bitcode)
+	rmdir $(folders) src 2>/dev/null || true
+
+# Not DOCS of PGXS, which puts every extension's README.md into one directory. So links from page to page
+# work too.
+docs = $(docdir)/extension/$(EXTENSION)
+install: install-docs
+install-docs:
+	$(MKDIR_P) '$(DESTDIR)$(docs)/docs'
+	$(INSTALL_DATA) $(addprefix $(srcdir)/,README.md CHANGELOG.md SECURITY.md LICENSE) '$(DESTDIR)$(docs)/'
+	$(INSTALL_DATA) $(wildcard $(srcdir)/docs/*.md) '$(DESTDIR)$(docs)/docs/'
+uninstall: uninstall-docs
+uninstall-docs:
+	rm -rf '$(DESTDIR)$(docs)'
+
+release = $(EXTENSION)-$(shell sed -n '/^  "version"/s/[^0-9.]//gp' $(srcdir)/META.json)
+dist:
+	git -C $(srcdir) archive --format=zip --prefix=$(release)/ --output='$(CURDIR)/$(release).zip' HEAD || \
+		{ echo 'make dist takes git, and a clone of the repository.' >&2; exit 1; }
+
+.PHONY: clean-folders install-docs uninstall-docs dist
