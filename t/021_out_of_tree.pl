@@ -61,7 +61,7 @@ push @make, '-f', "$tree/Makefile", "VPATH=$tree";
 command_ok([ @make, 'all', 'COPT=-O0' ], 'make');
 ok(-s "$build/oban_manage.so" && -s "$build/src/verbs/run.o", 'what was built is there');
 command_ok([ @make, '-q', 'all' ], 'and need not be built again');
-command_exit_is([ @make, '-q', '-W', "$tree/src/jobs/signals.h", 'src/verbs/run.o' ],
+command_exit_is([ @make, '-q', '-W', "$tree/src/jobs/compat.h", 'src/verbs/run.o' ],
 	1, 'unless a header changes');
 
 command_ok([ @make, 'install', "DESTDIR=$root" ], 'make install');
