@@ -87,13 +87,38 @@ SET oban_manage.prefix = 'ex14';
 SELECT oban_cancel_job(oban_get_job(2, 'py'));
 SELECT tools.states('ex14'), tools.states('py');
 
--- Not as the extension made it: of oban_job a column more, another type
+-- A column that a later version has added to oban_job is NULL, also in a job of a column from before,
+-- and with one that is dropped.
+CREATE FUNCTION tools.look(job oban_job, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN jsonb_build_object('meta', jsonb_build_object('more', to_jsonb(job) -> 'more'),
+		'tags', job.tags || (job.prefix || job.id));
+END $$;
+SELECT id, tags FROM oban_update_job_with(2, 'tools.look', NULL, 'ex14');
+BEGIN;
+ALTER TYPE oban_job ADD ATTRIBUTE gone text, ADD ATTRIBUTE more integer, ADD ATTRIBUTE even text;
+ALTER TYPE oban_job DROP ATTRIBUTE gone;
+SELECT id, tags, prefix, more, even FROM oban_get_job(2, 'ex14');
+SELECT (j).id, (j).prefix, (j).more FROM oban_get_job(2, 'ex14') j;
+SELECT id, prefix, more, even FROM oban_all_jobs('{"id": [1, 2]}', NULL, 'py');
+SELECT (job).id, (job).priority, (job).more FROM (SELECT oban_update_job(1, '{"priority": 3}', 'py') job) j;
+-- Found in another order than that of the ids, which they are returned in
+ALTER TABLE ex14.oban_jobs DROP CONSTRAINT oban_jobs_pkey;
+CREATE INDEX ON ex14.oban_jobs (id DESC);
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_sort = off;
+SELECT id, prefix, more, even FROM oban_update_many_jobs('{3,1,2}', '{"priority": 3}', 'ex14');
+-- To a callable, and back as an argument
+SELECT id, tags, meta, more FROM oban_update_many_jobs_with('{2,1}', 'tools.look', NULL, 'ex14');
+SELECT oban_cancel_job(oban_get_job(4, 'ex14')), oban_cancel_job(job)
+FROM tools.updated WHERE prefix = 'ex14';
+SELECT (job).id, (job).more, (job).even FROM tools.updated ORDER BY prefix LIMIT 1;
+ROLLBACK;
+
+-- Not as the extension made it: of oban_job another column, another type
 DROP TABLE tools.updated;
 \set VERBOSITY terse
-BEGIN;
-ALTER TYPE oban_job ADD ATTRIBUTE more text;
-SELECT oban_get_job(1, 'ex14');
-ROLLBACK;
 BEGIN;
 ALTER TYPE oban_job DROP ATTRIBUTE prefix, ADD ATTRIBUTE prefix text;
 SELECT oban_get_job(1, 'ex14');

@@ -51,12 +51,14 @@ StaticAssertDecl(lengthof(om_job_columns) == OM_JOB_N_COLUMNS, "each column has 
 StaticAssertDecl(lengthof(om_update_columns) == OM_N_UPDATE_COLUMNS, "each column has a row");
 
 /*
- * Does the row have exactly the columns of oban_job?
+ * Does the row begin with the columns of oban_job?  A later version of the extension may
+ * have added columns at the end, and be installed in the database of a session that
+ * still runs the module of this version.
  */
 bool
 om_looks_like_oban_job(TupleDesc desc)
 {
-	if (desc->natts != OM_JOB_N_COLUMNS)
+	if (desc->natts < OM_JOB_N_COLUMNS)
 		return false;
 	for (int i = 0; i < OM_JOB_N_COLUMNS; i++)
 	{
@@ -70,7 +72,7 @@ om_looks_like_oban_job(TupleDesc desc)
 }
 
 /*
- * Is the type the composite type oban_job, or one with the same columns?
+ * Is the type the composite type oban_job, or one that begins with the same columns?
  */
 bool
 om_type_is_oban_job(Oid type)
@@ -85,4 +87,22 @@ om_type_is_oban_job(Oid type)
 	result = om_looks_like_oban_job(desc);
 	ReleaseTupleDesc(desc);
 	return result;
+}
+
+/*
+ * How many columns a type that looks like oban_job has after those of oban_job.
+ */
+int
+om_job_columns_added(Oid type)
+{
+	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
+	int added = 0;
+
+	for (int i = OM_JOB_N_COLUMNS; i < desc->natts; i++)
+	{
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			added++;
+	}
+	ReleaseTupleDesc(desc);
+	return added;
 }

@@ -38,13 +38,14 @@ om_job_result_init(OmJobResult *result, FunctionCallInfo fcinfo)
 }
 
 /*
- * Check that the row has the columns of the type oban_job.  It lacks them only if
- * somebody altered the type.
+ * Check that the type oban_job begins with the columns of the row.  It does not if
+ * somebody altered the type.  If the type has more columns, a later version of the
+ * extension has added them: then begin to widen the rows.
  */
 static void
-check_row(const OmJobResult *result, TupleDesc row)
+check_row(OmJobResult *result, TupleDesc row)
 {
-	bool alike = (result->desc->natts == row->natts);
+	bool alike = (result->desc->natts >= row->natts);
 
 	for (int i = 0; alike && i < row->natts; i++)
 		alike = TupleDescAttr(result->desc, i)->atttypid == TupleDescAttr(row, i)->atttypid;
@@ -53,6 +54,28 @@ check_row(const OmJobResult *result, TupleDesc row)
 						errmsg("type %s is not as the extension made it",
 							   format_type_be(result->desc->tdtypeid)),
 						errhint("Drop the extension and create it again.")));
+	if (result->desc->natts > row->natts)
+		result->wider = MakeSingleTupleTableSlot(result->desc, &TTSOpsVirtual);
+}
+
+/*
+ * The row with all columns of the type: NULL in those that it lacks.
+ */
+static TupleTableSlot *
+widen(const OmJobResult *result, TupleTableSlot *row)
+{
+	TupleTableSlot *wider = result->wider;
+
+	slot_getallattrs(row);
+	ExecClearTuple(wider);
+	for (int i = 0; i < result->desc->natts; i++)
+	{
+		bool has = (i < row->tts_nvalid);
+
+		wider->tts_isnull[i] = !has || row->tts_isnull[i];
+		wider->tts_values[i] = has ? row->tts_values[i] : (Datum) 0;
+	}
+	return ExecStoreVirtualTuple(wider);
 }
 
 /*
@@ -110,6 +133,8 @@ om_job_result_put(TupleTableSlot *row, void *state)
 
 	if (result->count == 0)
 		check_row(result, row->tts_tupleDescriptor);
+	if (result->wider != NULL)
+		row = widen(result, row);
 
 	if (result->set != NULL)
 		put_into_set(result, row);
@@ -148,6 +173,8 @@ end_sort(OmJobResult *result)
 Datum
 om_job_result_return(OmJobResult *result, FunctionCallInfo fcinfo)
 {
+	if (result->wider != NULL)
+		ExecDropSingleTupleTableSlot(result->wider);
 	if (result->set != NULL)
 	{
 		if (result->sort != NULL)

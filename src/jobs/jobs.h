@@ -72,6 +72,7 @@ extern const OmJobColumn om_job_columns[];
 
 extern bool om_looks_like_oban_job(TupleDesc desc);
 extern bool om_type_is_oban_job(Oid type);
+extern int om_job_columns_added(Oid type);
 
 /* Numbers of columns in oban_job, which OM_GET_NEWEST and the writing steps of update return */
 #define OM_JOB_ID	  1
@@ -155,6 +156,7 @@ typedef struct OmJobResult
 	MemoryContext context; /* one that outlives SPI */
 	Tuplestorestate *set;  /* the set to return; NULL: the function returns one job */
 	Tuplesortstate *sort;  /* of the set; NULL: no job came out of order yet */
+	TupleTableSlot *wider; /* a row with all columns of desc; NULL: each row has them */
 	int64 last_id;		   /* id of the job that was put last */
 	Datum job;			   /* the job that was put last, when there is no set */
 	int count;

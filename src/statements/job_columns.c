@@ -94,6 +94,8 @@ om_argument_append(StringInfo sql, const OmTableShape *shape, Oid type)
 	{
 		appendStringInfoString(sql, "ROW(");
 		om_job_columns_append(sql, shape, false);
+		for (int added = om_job_columns_added(type); added > 0; added--)
+			appendStringInfoString(sql, ", NULL");
 		appendStringInfo(sql, ")::%s", format_type_be_qualified(type));
 	}
 }
