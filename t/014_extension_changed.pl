@@ -28,43 +28,8 @@ my $session = open_session($node);
 my $other = open_session($node);
 ask($_, 'SET client_min_messages = warning') for $session, $other;
 
-# A session that has used each function in each way, more often than a plan is made for its values.
-my %prepared;
-my $n = 0;
-my @calls = (calls_of('reads'), calls_of('writes'));
-for my $call (@calls)
-{
-	my ($signature, $sql) = @$call;
-
-	$prepared{$signature} = 'call_' . ++$n;
-	ask($session, "PREPARE $prepared{$signature} AS $sql; CREATE FUNCTION f_$n() RETURNS text"
-		  . " LANGUAGE plpgsql AS \$\$ DECLARE r text; BEGIN $sql INTO r; RETURN r; END \$\$");
-	ask($session, join '; ', ("CALL fill_life(); EXECUTE call_$n; SELECT f_$n()") x 7);
-}
-
-# Run each of them, prepared and in PL/pgSQL, and return those that did not give what a new session is
-# given.
-sub differing
-{
-	my $fresh = open_session($node);
-	my @differing;
-
-	for my $call (@calls)
-	{
-		my ($signature, $sql) = @$call;
-		my $fill = 'SET client_min_messages = warning; CALL fill_life()';
-		my $function = $prepared{$signature} =~ s/call/f/r;
-
-		my $expected = ask($fresh, "BEGIN; $fill; $sql; ROLLBACK");
-		my $got = ask($session, "BEGIN; $fill; EXECUTE $prepared{$signature}; ROLLBACK");
-		push @differing, "$signature: $got, not $expected" if $got ne $expected;
-		$expected = ask($fresh, "BEGIN; $fill; SELECT $function(); ROLLBACK");
-		$got = ask($session, "BEGIN; $fill; SELECT $function(); ROLLBACK");
-		push @differing, "$function, $signature: $got, not $expected" if $got ne $expected;
-	}
-	$fresh->quit;
-	return \@differing;
-}
+my $prepared = prepare_calls($session);
+my @calls = sort keys %$prepared;
 
 # How many of them work, in the session as it is.
 sub working
@@ -75,13 +40,13 @@ sub working
 	for my $call (@calls)
 	{
 		my $got = ask($session,
-			"BEGIN; CALL fill_life(); EXECUTE $prepared{$call->[0]}; ROLLBACK");
+			"BEGIN; CALL fill_life(); EXECUTE $prepared->{$call}; ROLLBACK");
 		$given{ $got =~ /(ERROR:  \w+)/ ? $1 : 'works' }++;
 	}
 	return \%given;
 }
 
-is_deeply(differing(), [], 'at first each works');
+is_deeply(differing_calls($node, $session, $prepared), [], 'at first each works');
 is_deeply(working($session), { works => scalar @calls }, 'at first none fails');
 
 # ---- moved
@@ -95,7 +60,7 @@ ask($session, 'SET search_path = public, ext');
 is_deeply(working($session), { works => scalar @calls }, 'with the search_path set, so do all');
 ask($other, 'ALTER EXTENSION oban_manage SET SCHEMA public');
 ask($session, 'RESET search_path');
-is_deeply(differing(), [], 'moved back, each works');
+is_deeply(differing_calls($node, $session, $prepared), [], 'moved back, each works');
 
 # A trigger's callable, whose argument is of a type that has moved, in a session with another
 # search_path than it had when the plan was made.
@@ -149,7 +114,7 @@ is( ask($session, q(CREATE EXTENSION oban_manage SCHEMA ext; SELECT ext.oban_can
 	"t\nERROR:  42883", 'made again elsewhere in the same transaction');
 is(ask($session, 'ROLLBACK; SELECT string_agg(state::text, \',\' ORDER BY id) FROM oban_jobs'),
 	'available,executing,completed,scheduled,cancelled', 'rolled back: no job is changed');
-is_deeply(differing(), [], 'rolled back: each works');
+is_deeply(differing_calls($node, $session, $prepared), [], 'rolled back: each works');
 is( ask($session, q(BEGIN; SAVEPOINT s; DROP EXTENSION oban_manage CASCADE; ROLLBACK TO s;
 		SELECT oban_cancel_job(1); COMMIT; CALL fill_life())),
 	't', 'a savepoint is enough');
@@ -175,7 +140,7 @@ is_deeply(working($session), { 'ERROR:  42883' => scalar @calls }, 'each prepare
 is(ask($session, 'SHOW oban_manage.prefix'), 'public', 'the settings stay as long as the session');
 ask($other, 'CREATE EXTENSION oban_manage; CREATE FUNCTION bump(job oban_job) RETURNS jsonb'
 	  . q( LANGUAGE sql AS $$SELECT jsonb_build_object('priority', job.priority + 2)$$));
-is_deeply(differing(), [], 'made again, each works');
+is_deeply(differing_calls($node, $session, $prepared), [], 'made again, each works');
 is_deeply(working($session), { works => scalar @calls }, 'made again, none fails');
 
 # While calls wait for a lock. Those with a result of the type oban_job find it gone when they
@@ -214,7 +179,7 @@ for my $call (sort keys %given)
 }
 ask($other, 'CREATE FUNCTION bump(job oban_job) RETURNS jsonb'
 	  . q( LANGUAGE sql AS $$SELECT jsonb_build_object('priority', job.priority + 2)$$));
-is_deeply(differing(), [], 'made again after each, each works');
+is_deeply(differing_calls($node, $session, $prepared), [], 'made again after each, each works');
 
 # A worker takes the job while a call waits and the extension goes and comes: judged when locked.
 ask($other, 'CALL fill_life()');

@@ -19,11 +19,13 @@ our @EXPORT = qw(start_server make_jobs_table make_oban run_session run_sessions
 
 my $fixtures = File::Spec->rel2abs(dirname(__FILE__) . '/../fixtures');
 
-# A server with the extension in the database postgres, and the settings given.
+# A server with the extension in the database postgres, and the settings given; with install_path, of
+# that installation.
 sub start_server
 {
 	my ($name, %settings) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my @installation = map { exists $settings{$_} ? ($_ => delete $settings{$_}) : () } 'install_path';
+	my $node = PostgreSQL::Test::Cluster->new($name, @installation);
 
 	$node->init(extra => [ '--no-locale', '--encoding=UTF8' ]);
 	# Tens of thousands of calls: their text would fill the log.

@@ -10,8 +10,8 @@ use Exporter 'import';
 use PostgreSQL::Test::Cluster;
 use Test::More;
 
-our @EXPORT = qw(open_session ask make_life_jobs calls_of knows_every_function make_application
-  application_works);
+our @EXPORT = qw(open_session ask make_life_jobs calls_of knows_every_function prepare_calls
+  differing_calls make_application application_works);
 
 # A psql session that goes on after errors, of which it gives the SQLSTATE alone.
 sub open_session
@@ -196,6 +196,50 @@ sub calls_of
 	my ($kind) = @_;
 
 	return map { [ $_, $calls{$kind}{$_} ] } sort keys %{ $calls{$kind} };
+}
+
+# Use each function in each way in a session, more often than a plan is made for its values: as call_N,
+# prepared, and as f_N(), in PL/pgSQL. Returns the names of the prepared ones by signature.
+sub prepare_calls
+{
+	my ($session) = @_;
+	my %prepared;
+	my $n = 0;
+
+	for my $call (calls_of('reads'), calls_of('writes'))
+	{
+		my ($signature, $sql) = @$call;
+
+		$prepared{$signature} = 'call_' . ++$n;
+		ask($session, "PREPARE $prepared{$signature} AS $sql; CREATE FUNCTION f_$n() RETURNS text"
+			  . " LANGUAGE plpgsql AS \$\$ DECLARE r text; BEGIN $sql INTO r; RETURN r; END \$\$");
+		ask($session, join '; ', ("CALL fill_life(); EXECUTE call_$n; SELECT f_$n()") x 7);
+	}
+	return \%prepared;
+}
+
+# Run each of those again in both ways, and return those that did not give what a new session is given.
+sub differing_calls
+{
+	my ($node, $session, $prepared) = @_;
+	my $fresh = open_session($node);
+	my @differing;
+
+	for my $call (calls_of('reads'), calls_of('writes'))
+	{
+		my ($signature, $sql) = @$call;
+		my $fill = 'SET client_min_messages = warning; CALL fill_life()';
+		my $function = $prepared->{$signature} =~ s/call/f/r;
+
+		my $expected = ask($fresh, "BEGIN; $fill; $sql; ROLLBACK");
+		my $got = ask($session, "BEGIN; $fill; EXECUTE $prepared->{$signature}; ROLLBACK");
+		push @differing, "$signature: $got, not $expected" if $got ne $expected;
+		$expected = ask($fresh, "BEGIN; $fill; SELECT $function(); ROLLBACK");
+		$got = ask($session, "BEGIN; $fill; SELECT $function(); ROLLBACK");
+		push @differing, "$function, $signature: $got, not $expected" if $got ne $expected;
+	}
+	$fresh->quit;
+	return \@differing;
 }
 
 # The calls are of all the functions that the extension has, but for those of triggers.
