@@ -1,7 +1,8 @@
-# pg_upgrade of a server with the extension and what is built upon it.
+# pg_upgrade of a server with the extension and what is built upon it, the guard among it; and a dump of it,
+# by either version's pg_dumpall, restored into a new server of that version.
 #
 # To the newest version of PostgreSQL beside the one under test that has the extension, as a staged
-# copy, Debian's /usr/lib/postgresql/VERSION or `dev/deep newest` has it; where there is none, to the
+# copy, Debian's /usr/lib/postgresql/VERSION, `dev/deep newest` or dev/upgrade has it; where there is none, to the
 # same version, which takes the same way: each object of the extension is made again one by one, with
 # its OID, and linked to the module of the new installation. Which it was is printed.
 #
@@ -63,18 +64,85 @@ my $original = dump_of($old);
 my $old_oids = $old->safe_psql('postgres', $oids);
 
 my @install_path = $to eq $bindir =~ s{/bin$}{}r ? () : (install_path => $to);
-my $new = PostgreSQL::Test::Cluster->new('new', @install_path);
+
 # Both have checksums, or none has. As of version 18 a new server has them, unless it is told not to.
-my @checksums =
-	$old->safe_psql('postgres', 'SHOW data_checksums') eq 'on' ? '--data-checksums'
-  : $new->pg_version < 18 ? ()
-  :                         '--no-data-checksums';
-$new->init(extra => [ '--no-locale', '--encoding=UTF8', @checksums ]);
+my $checksums = $old->safe_psql('postgres', 'SHOW data_checksums');
+
+sub new_server
+{
+	my ($name) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name, @install_path);
+
+	$node->init(extra => [ '--no-locale', '--encoding=UTF8',
+		$checksums eq 'on' ? '--data-checksums' : $node->pg_version < 18 ? () : '--no-data-checksums' ]);
+	return $node;
+}
+
+my $new = new_server('new');
 diag 'from ' . $old->pg_version . ' to ' . $new->pg_version;
+my $dir = PostgreSQL::Test::Utils::tempdir;
+
+# Some minor releases of the autumn of 2026, as 15.20, keep an option "pg_attver" at the columns of every
+# table. Releases from before, as 18.6, refuse it, so that no table comes over, whatever the extension: take
+# it away then.
+my $has_attver = q(attoptions::text LIKE '%pg_attver=%');
+my $attver = $old->safe_psql('postgres', "SELECT EXISTS (SELECT FROM pg_attribute WHERE $has_attver)") eq 't'
+  && !knows_attver($new);
+diag 'without pg_attver, which ' . $new->pg_version . ' does not know' if $attver;
+
+sub knows_attver
+{
+	my ($node) = @_;
+
+	$node->start;
+	my ($status) = $node->psql('postgres',
+		'CREATE TEMP TABLE t (a int); ALTER TABLE t ALTER a SET (pg_attver = 1)');
+	$node->stop;
+	return $status == 0;
+}
+
+# ---- dump and restore
+
+# pg_dumpall leaves the settings of the database postgres alone.
+$old->safe_psql('postgres', $_)
+  for 'CREATE DATABASE shop TEMPLATE postgres', q(ALTER DATABASE shop SET oban_manage.prefix = 'other');
+for my $dumper ($to eq $bindir =~ s{/bin$}{}r ? $bindir : ($bindir, $new_bindir))
+{
+	my $name = "dump of $dumper" =~ s{.*/(\d+)/bin$}{dump by the pg_dumpall of $1}r;
+	my $node = new_server('restored_' . ($dumper eq $bindir ? 'old' : 'new'));
+	my ($dump, $errors) =
+	  run_command([ "$dumper/pg_dumpall", '--no-sync', '-d', $old->connstr('postgres') ]);
+
+	is($errors, '', "$name: no warning");
+	# The role that initdb has made is there.
+	my $me = getpwuid($>);
+	$dump =~ s/^CREATE ROLE "?$me"?;$//m;
+	$dump =~ s/^ALTER TABLE \S+ .*SET \(pg_attver=\d+\);$//mg if $attver;
+	PostgreSQL::Test::Utils::append_to_file("$dir/$name.sql", $dump);
+	$node->start;
+	command_checks_all(
+		[
+			"$new_bindir/psql", '-XAtq', '-v', 'ON_ERROR_STOP=1', '-o', "$dir/psql.out", '-d',
+			$node->connstr('postgres'), '-f', "$dir/$name.sql"
+		],
+		0, [qr/^/], [qr/^$/], "$name: restored");
+	application_works($node, 'shop', 'ext', $name);
+	$node->stop;
+}
+
+# ---- pg_upgrade
+
+if ($attver)
+{
+	for my $database (qw(postgres shop))
+	{
+		$old->safe_psql($database, q(UPDATE pg_attribute SET attoptions = (SELECT array_agg(o)
+			FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%') WHERE ) . $has_attver);
+	}
+}
 $old->stop;
 
 # It writes where it is started.
-my $dir = PostgreSQL::Test::Utils::tempdir;
 chdir $dir or die "could not change to $dir: $!";
 my @upgrade = (
 	"$new_bindir/pg_upgrade", '--no-sync',
