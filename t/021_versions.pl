@@ -86,39 +86,6 @@ RETURNS SETOF oban_job' ],
 	# A further column of oban_job
 	[ "	prefix text\n);", "	prefix text,\n	note text\n);" ]);
 
-my $update_script = q{\echo Use "ALTER EXTENSION oban_manage UPDATE" to load this file. \quit
-
-CREATE FUNCTION oban_read_job(job_id bigint, prefix text DEFAULT NULL) RETURNS oban_job
-AS 'MODULE_PATHNAME', 'oban_get_job' LANGUAGE C STABLE PARALLEL SAFE COST 100;
-COMMENT ON FUNCTION oban_read_job(bigint, text) IS 'the job';
-
-CREATE OR REPLACE FUNCTION oban_all_jobs(filter jsonb, max_jobs integer DEFAULT 1000, prefix text DEFAULT NULL)
-RETURNS SETOF oban_job
-AS 'MODULE_PATHNAME', 'oban_all_jobs' LANGUAGE C STABLE PARALLEL SAFE COST 100;
-
-CREATE OR REPLACE PROCEDURE oban_delete_in_batches(filter jsonb, batch_size integer DEFAULT 500, pause interval DEFAULT '0', prefix text DEFAULT NULL, INOUT affected bigint DEFAULT NULL)
-AS 'MODULE_PATHNAME', 'oban_delete_in_batches' LANGUAGE C;
-
-CREATE OR REPLACE FUNCTION oban_delete_job() RETURNS trigger
-AS 'MODULE_PATHNAME', 'oban_cancel_job_trigger' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-
-ALTER FUNCTION oban_job_cancelled(bigint, text, integer) COST 10;
-
-COMMENT ON FUNCTION oban_get_job(bigint, text) IS 'the job, or NULL';
-
--- With a further argument it is another function. CREATE alone would make calls ambiguous.
-DROP FUNCTION oban_cancel_all_jobs(jsonb, integer, text);
-CREATE FUNCTION oban_cancel_all_jobs(filter jsonb, max_jobs integer DEFAULT NULL, prefix text DEFAULT NULL, reason text DEFAULT NULL)
-RETURNS bigint
-AS 'MODULE_PATHNAME', 'oban_cancel_all_jobs' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION oban_cancel_all_jobs(jsonb, integer, text, text) IS
-'cancel the jobs that match a filter, at most max_jobs of them, the lowest ids first; returns how many were cancelled';
-
-ALTER TYPE oban_job ADD ATTRIBUTE note text CASCADE;
-
-COMMENT ON EXTENSION oban_manage IS 'the pretended next version';
-};
-
 my $name = 'oban_manage';
 my $full_script = slurp_file("$sources/$name--$released.sql");
 for my $edit (@edits)
@@ -128,6 +95,37 @@ for my $edit (@edits)
 	is(() = $full_script =~ /\Q$before\E/g, 1, "there is one place to change: " . $before =~ s/\n/ /gr);
 	$full_script =~ s/\Q$before\E/$after/;
 }
+
+# The statement of the new script that begins so.
+sub statement
+{
+	my ($beginning) = @_;
+	my ($statement) = $full_script =~ /^(\Q$beginning\E.*?;)$/ms;
+
+	return $statement // die "the script has no statement that begins with: $beginning";
+}
+
+sub replacement
+{
+	return statement("CREATE $_[0]") =~ s/^CREATE/CREATE OR REPLACE/r;
+}
+
+my ($cancel) = slurp_file("$sources/$name--$released.sql") =~ /^COMMENT ON (FUNCTION oban_cancel_all_jobs\(.*?\))/m;
+my $update_script = join "\n\n", (
+	q(\echo Use "ALTER EXTENSION oban_manage UPDATE" to load this file. \quit),
+	statement('CREATE FUNCTION oban_read_job('),
+	statement('COMMENT ON FUNCTION oban_read_job('),
+	replacement('FUNCTION oban_all_jobs('),
+	replacement('PROCEDURE oban_delete_in_batches('),
+	replacement('FUNCTION oban_delete_job() '),
+	'ALTER FUNCTION oban_job_cancelled(bigint, text, integer) COST 10;',
+	statement('COMMENT ON FUNCTION oban_get_job('),
+	# With a further argument it is another function. Beside the old one, calls would be ambiguous.
+	"DROP $cancel;",
+	statement('CREATE FUNCTION oban_cancel_all_jobs('),
+	statement('COMMENT ON FUNCTION oban_cancel_all_jobs('),
+	'ALTER TYPE oban_job ADD ATTRIBUTE note text CASCADE;',
+	"COMMENT ON EXTENSION oban_manage IS 'the pretended next version';\n");
 my $control = slurp_file("$sources/$name.control");
 $control =~ s/^(default_version = ).*/$1'$next'/m;
 $control =~ s/^(comment = ).*/$1'the pretended next version'/m;
