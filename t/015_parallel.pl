@@ -138,6 +138,25 @@ is( ask($session, 'SELECT count(*) FROM app WHERE smuggle(job_id)'),
 	'ERROR:  25000', 'smuggled into a worker: an error of PostgreSQL');
 is(ask($session, $count), $before, 'and nothing was done');
 
+# A policy that reads a temporary table, which no worker can see: the function's marking is wrong for this
+# table. Whose function it is not puts another one around it: not in SQL, which would be inlined.
+$node->safe_psql(
+	'postgres', q{
+	CREATE FUNCTION tenant() RETURNS text LANGUAGE plpgsql STABLE AS
+		'BEGIN RETURN (SELECT queue FROM tenant); END';
+	ALTER POLICY only_q1 ON oban_jobs USING (queue = tenant());
+	CREATE FUNCTION is_cancelled(job_id bigint) RETURNS boolean LANGUAGE plpgsql STABLE
+		PARALLEL RESTRICTED AS 'BEGIN RETURN oban_job_cancelled(job_id); END';
+	CREATE FUNCTION inlined(job_id bigint) RETURNS boolean LANGUAGE sql STABLE
+		PARALLEL RESTRICTED AS 'SELECT oban_job_cancelled(job_id)';});
+ask($session, "CREATE TEMP TABLE tenant AS SELECT 'q1' AS queue; GRANT SELECT ON tenant TO reader;"
+	  . ' RESET oban_manage.prefix; SET ROLE reader');
+my $with = 'SELECT count(*) FROM app WHERE job_id = 5 AND %s(job_id)';
+is(ask($session, sprintf $with, $_), 'ERROR:  25000', "$_: a worker cannot see what the policy needs")
+  for qw(oban_job_cancelled inlined);
+is(ask($session, sprintf $with, 'is_cancelled'), ask($session, "$serial " . sprintf $with, 'oban_job_cancelled'),
+	'a function around it that is PARALLEL RESTRICTED stays in the leader');
+
 $session->quit;
 unlike(slurp_file($node->logfile), qr/XX000|TRAP|terminated by signal|PANIC/, 'nobody crashed');
 $node->stop;
