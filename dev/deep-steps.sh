@@ -142,8 +142,6 @@ step_valgrind()
 	found "$(grep -c TRAP: "$server/server.log")" "$server/server.log"
 }
 
-# PostgreSQL 15.20 keeps pg_attver in pg_attribute.attoptions, of which 18.6 knows nothing, so that its
-# pg_upgrade fails; the next ones may go together again.
 step_newest()
 {
 	local server=$workplace/newest newest status=0
