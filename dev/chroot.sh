@@ -68,7 +68,7 @@ list_suites()
 	# Of experimental the server and what is built with it; all else comes from testing.
 	[ "$suite" != experimental ] ||
 		printf '%s\n' "Package: src:postgresql-$1" 'Pin: release a=experimental' \
-			'Pin-Priority: 600' >"$2/etc/apt/preferences.d/oban_manage"
+			'Pin-Priority: 600' >"$2/etc/apt/preferences.d/matrix"
 }
 
 # bootstrap VERSION ROOT
@@ -82,12 +82,12 @@ bootstrap()
 	# No service starts in it, and nobody minds if it is lost with the power.
 	printf '#!/bin/sh\nexit 101\n' >"$2/usr/sbin/policy-rc.d"
 	chmod 0755 "$2/usr/sbin/policy-rc.d"
-	echo force-unsafe-io >"$2/etc/dpkg/dpkg.cfg.d/oban_manage"
+	echo force-unsafe-io >"$2/etc/dpkg/dpkg.cfg.d/matrix"
 	# The way to the network is the system's.
 	{
 		echo 'APT::Keep-Downloaded-Packages "false";'
 		apt-config dump | grep -E '^Acquire::https?::' || true
-	} >"$2/etc/apt/apt.conf.d/90oban_manage"
+	} >"$2/etc/apt/apt.conf.d/90matrix"
 	cp -L /usr/local/share/ca-certificates/*.crt "$2/usr/local/share/ca-certificates/" 2>/dev/null || true
 	chroot "$2" update-ca-certificates
 }
