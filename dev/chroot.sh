@@ -164,6 +164,7 @@ enter_chroot()
 			[ -z "$below" ] || mount -t overlay overlay -o \
 				"lowerdir=$below,upperdir=${root%/*}/upper,workdir=${root%/*}/work" "$root"
 			cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
+			rm -f "$root"/run/oban_manage-packages.lock
 			mkdir -p "$root/src"
 			mount -t proc proc "$root/proc"
 			mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
