@@ -5,6 +5,7 @@
 #   make_chroot VERSION             makes it, or brings it up to date
 #   in_chroot VERSION COMMAND…      runs the command in a copy that is thrown away afterwards
 #   in_kept_chroot VERSION COMMAND… the same in the chroot itself: what it installs stays
+#   is_free VERSION                 tells whether in_kept_chroot need not wait for others
 #   remove_chroot VERSION           makes the next make_chroot begin anew
 #
 # VERSION is a major of "versions"; make_chroot comes first. The command runs as root, in /, with the
@@ -129,6 +130,13 @@ make_chroot()
 	) 9>"$chroots/$1.lock"
 }
 
+# is_free VERSION: nobody works in it.
+is_free()
+{
+	flock --nonblock "$chroots/$1.lock" true
+}
+
+# Waits until nobody works in it.
 in_kept_chroot()
 {
 	(
