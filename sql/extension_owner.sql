@@ -103,7 +103,7 @@ SELECT proparallel, has_function_privilege('regress_oban_clerk', oid, 'EXECUTE')
 FROM pg_proc WHERE oid = 'theirs.oban_job_cancelled'::regproc;
 
 SET client_min_messages = warning;
-DROP SCHEMA theirs, other, tools CASCADE;
+DROP SCHEMA theirs, other, tools, ex9, ex11, ex14, py CASCADE;
 DROP OWNED BY regress_oban_owner, regress_oban_clerk;
 DROP ROLE regress_oban_owner, regress_oban_clerk;
 -- The other tests want the extension in public.
