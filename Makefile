@@ -22,6 +22,7 @@ OBJS = \
 	src/statements/plan_cache.o \
 	src/statements/plan_order.o \
 	src/statements/queries.o \
+	src/statements/rights.o \
 	src/statements/rows.o \
 	src/statements/run_query.o \
 	src/statements/verb_table.o \
@@ -29,6 +30,7 @@ OBJS = \
 	src/arguments/change_values.o \
 	src/arguments/changes.o \
 	src/arguments/filter.o \
+	src/arguments/filter_values.o \
 	src/arguments/job_argument.o \
 	src/arguments/json_keys.o \
 	src/arguments/lower_case.o \

@@ -1,8 +1,8 @@
 -- What a filter matches: each key in its forms and in combination, on every dialect. A filter is
 -- compared with the condition that it stands for, written by hand: oban_all_jobs gives the jobs
 -- that meet it, in id order, and each verb does to them what it does to a list of their ids.
--- Seen to fail with an exclusive after, an inclusive before, tags that are not normalised, and a
--- number that is not checked against smallint.
+-- Seen to fail with an exclusive after, an inclusive before, tags that are lower-cased or trimmed, a
+-- number that is not checked against smallint, and a "not" that leaves out the jobs with a NULL.
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/fixtures/regress.sql'
 \set ECHO none
@@ -20,7 +20,7 @@ BEGIN
 	EXECUTE format($q$
 		INSERT INTO %1$I.oban_jobs (id, state, queue, worker, attempt, max_attempts, priority,
 			args, meta, tags, inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at,
-			discarded_at)
+			discarded_at, attempted_by, errors)
 		OVERRIDING SYSTEM VALUE
 		SELECT g, ($1)[1 + g %% cardinality($1)]::%1$I.oban_job_state,
 			('{default,media,Media," media",очередь}'::text[])[1 + g / 2 %% 5],
@@ -32,15 +32,33 @@ BEGIN
 				ELSE jsonb_build_object('tenant', g %% 4, 'on', g %% 2 = 0) END,
 			CASE WHEN g %% 8 = 0 AND $2 THEN NULL
 				ELSE (ARRAY['{}', '{a}', '{a,b}', '{b,c,a}', '{"x y",1,true}', '{A}', '{ä,1.5}',
-					'{b}'])[1 + g %% 8]::text[] END,
+					'{b," a "}'])[1 + g %% 8]::text[] END,
 			timestamp '2024-01-01' + g * interval '1 hour',
 			timestamp '2024-02-01' + g * interval '1 day',
 			CASE WHEN g %% 5 > 0 THEN timestamp '2024-03-01' + g * interval '1 microsecond' END,
 			CASE WHEN g %% 3 = 0 THEN timestamp '2024-04-01' + g * interval '1 hour' END,
 			CASE WHEN g %% 3 = 1 THEN timestamp '2024-04-01' + g * interval '1 hour' END,
-			CASE WHEN g %% 3 = 2 THEN timestamp '2024-04-01' + g * interval '1 hour' END
-		FROM generate_series(1, 48) g
-	$q$, prefix) USING labels, prefix <> 'py';
+			CASE WHEN g %% 3 = 2 THEN timestamp '2024-04-01' + g * interval '1 hour' END,
+			CASE WHEN g %% 6 = 0 AND $2 THEN NULL ELSE (ARRAY['{}', '{}', '{node-1,one}',
+				'{node-2,two}', '{node-1}', '{Node-1}'])[1 + g %% 6]::text[] END, %2$s
+		FROM generate_series(1, 48) g, LATERAL (SELECT (ARRAY['[]', '[{"error": "boom"}]',
+			'[{"attempt": 1, "error": "(Timeout) it took 5000 \"ms\""}, {"error": "Boom é"}]',
+			'[{"reason": "boom", "attempt": 5000}]', '["boom", 5, null, [7, "boom"], {}]',
+			'[{"error": null, "at": "é"}, {"error": ["boom", 1]}, {"error": 5000}]'])
+				[1 + g %% 6]::jsonb) e(entries)
+	$q$, prefix, CASE WHEN prefix = 'py' THEN 'entries'
+		ELSE 'ARRAY(SELECT jsonb_array_elements(entries))' END) USING labels, prefix <> 'py';
+	-- What neither Oban writes: no array, or an array in the array.
+	IF prefix = 'py' THEN
+		UPDATE py.oban_jobs SET errors = '"boom"' WHERE id = 42;
+		UPDATE py.oban_jobs SET errors = '{"error": "boom"}' WHERE id = 43;
+		UPDATE py.oban_jobs SET errors = 'null' WHERE id = 44;
+	ELSE
+		EXECUTE format('UPDATE %I.oban_jobs SET errors = ARRAY[NULL, ''"boom"'']::jsonb[]
+			WHERE id = 42', prefix);
+		EXECUTE format('UPDATE %I.oban_jobs SET errors = ARRAY[ARRAY[jsonb ''{"error": "boom"}'']]
+			WHERE id = 43', prefix);
+	END IF;
 END $$;
 
 -- What does not agree for a filter on a table; NULL when all does.
@@ -189,16 +207,16 @@ CALL tools.check_filters();
 SELECT key, filter, jobs, mismatch FROM tools.result;
 TRUNCATE tools.filters, tools.checked;
 
--- Tags are normalised as in an update, and the job has all of them.
+-- Tags are compared as they are written, and the job has all of them.
 INSERT INTO tools.filters (key, filter, condition)
 SELECT 'tags', jsonb_build_object('tags', value), format('tags @> %L::text[]::varchar[]', wanted)
 FROM (VALUES (1, jsonb '"a"', '{a}'), (2, '["a"]', '{a}'), (3, '["b", "a"]', '{a,b}'),
-	(4, '" A\t"', '{a}'), (5, '[" B ", null, "", "b", "C", " "]', '{b,c}'),
-	(6, '[1, true]', '{1,true}'), (7, '"1"', '{1}'), (8, '[1.5]', '{1.5}'),
-	(9, '["x  y"]', '{"x  y"}'), (10, '"X Y"', '{"x y"}'), (11, '" ä"', '{ä}'),
-	(12, '"{a,b}"', '{"{a,b}"}'),
-	(13, '["a", "a", "A"]', '{a}'), (14, '["a", "b", "c", "d"]', '{a,b,c,d}'),
-	(15, '"null"', '{"null"}'), (16, '[false, "b"]', '{false,b}')) v(n, value, wanted)
+	(4, '" a "', '{" a "}'), (5, '[" a ", "b"]', '{b," a "}'), (6, '" b"', '{" b"}'),
+	(7, '"1"', '{1}'), (8, '["ä", "1.5"]', '{ä,1.5}'), (9, '["x  y"]', '{"x  y"}'),
+	(10, '"x y"', '{"x y"}'), (11, '"X Y"', '{"X Y"}'), (12, '" ä"', '{" ä"}'),
+	(13, '"Ä"', '{Ä}'), (14, '"ä"', '{ä}'), (15, '"A"', '{A}'), (16, '["a", "A"]', '{a,A}'),
+	(17, '"{a,b}"', '{"{a,b}"}'), (18, '["a", "a"]', '{a}'),
+	(19, '["a", "b", "c", "d"]', '{a,b,c,d}'), (20, '"null"', '{"null"}')) v(n, value, wanted)
 ORDER BY n;
 UPDATE tools.filters SET condition = replace(condition, 'varchar[]', 'text[]'), prefixes = '{py}';
 INSERT INTO tools.filters (key, filter, condition, prefixes)
@@ -207,8 +225,100 @@ FROM tools.filters ORDER BY n;
 CALL tools.check_filters();
 SELECT filter, string_agg(DISTINCT jobs, ' or ') AS jobs, string_agg(mismatch, '; ') AS mismatch
 FROM tools.result GROUP BY filter ORDER BY filter::text COLLATE "C";
--- A tag that was stored by other means than an update may have capitals, which no filter reaches.
-SELECT count(*) AS capitals FROM ex14.oban_jobs WHERE tags @> '{A}';
+TRUNCATE tools.filters, tools.checked;
+
+-- Who ran the job: any of the names, as they are written. It is NULL before the first run.
+INSERT INTO tools.filters (key, filter, condition) VALUES
+	('attempted_by', '{"attempted_by": "node-1"}', $$'node-1' = ANY (attempted_by)$$),
+	('attempted_by', '{"attempted_by": ["two"]}', $$'two' = ANY (attempted_by)$$),
+	('attempted_by', '{"attempted_by": ["two", "one", "nobody"]}',
+		$$attempted_by::text[] && '{one,two}'$$),
+	('attempted_by', '{"attempted_by": "node-"}', 'false'),
+	('attempted_by', '{"attempted_by": "NODE-1"}', 'false'),
+	('attempted_by', '{"attempted_by": " node-1"}', 'false'),
+	('attempted_by', '{"attempted_by": "{node-1}"}', 'false'),
+	('attempted_by', '{"attempted_by": "node-1", "state": "executing"}',
+		$$'node-1' = ANY (attempted_by) AND state = 'executing'$$);
+UPDATE tools.filters SET prefixes = '{ex14,py}';
+CALL tools.check_filters();
+SELECT filter, jobs, mismatch FROM tools.result;
+TRUNCATE tools.filters, tools.checked;
+
+-- What an entry of the errors says: a part of it, with its case. Entries without an error are looked
+-- through as a whole.
+INSERT INTO tools.filters (key, filter, condition)
+SELECT 'error', jsonb_build_object('error', part), format('(%s) AND id NOT IN (42, 43, 44)', wanted)
+FROM (VALUES (1, 'boom', 'id % 6 IN (1, 3, 4, 5)'), (2, 'Boom', 'id % 6 = 2'),
+	(3, 'BOOM', 'false'), (4, '5000 "ms"', 'id % 6 = 2'),
+	(5, '(Timeout) it took 5000 "ms"', 'id % 6 = 2'), (6, '(Timeout).*', 'false'),
+	(7, 'it%ms', 'false'), (8, '5000', 'id % 6 IN (2, 3, 5)'), (9, 'attempt', 'id % 6 = 3'),
+	(10, '"reason": "boom"', 'id % 6 = 3'), (11, '[7, "boom"]', 'id % 6 = 4'),
+	(12, '["boom", 1]', 'id % 6 = 5'), (13, '"boom"', 'id % 6 IN (3, 4, 5)'),
+	(14, '"at": "é"', 'id % 6 = 5'), (15, 'é', 'id % 6 IN (2, 5)'),
+	(16, U&'e\0301', 'false'), (17, ' ', 'id % 6 IN (2, 3, 4, 5)'), (18, '{}', 'id % 6 = 4'))
+	v(n, part, wanted)
+ORDER BY n;
+UPDATE tools.filters SET filter = filter || '{"not": {"id": [42, 43, 44]}}',
+	prefixes = '{ex14,py}';
+CALL tools.check_filters();
+SELECT filter ->> 'error' AS error, jobs, mismatch FROM tools.result;
+SELECT p, array_agg(j.id ORDER BY j.id) AS odd
+FROM unnest('{ex9,ex14,py}'::text[]) p,
+	oban_all_jobs('{"id": [42, 43, 44], "error": "boom"}', NULL, p) j
+GROUP BY p ORDER BY p;
+TRUNCATE tools.filters, tools.checked;
+
+-- Ids as JavaScript has them: strings of digits, of any length.
+INSERT INTO tools.filters (key, filter, condition) VALUES
+	('id', '{"id": "3"}', 'id = 3'), ('id', '{"id": ["3"]}', 'id = 3'),
+	('id', '{"id": ["3", 4, "5", "3", 6.0]}', 'id IN (3, 4, 5, 6)'),
+	('id', '{"id": "007"}', 'id = 7'), ('id', '{"id": "0"}', 'false'),
+	('id', '{"id": "9223372036854775807"}', 'false'),
+	('id', '{"id": "9223372036854775808"}', 'false'),
+	('id', '{"id": ["18446744073709551619", "2"]}', 'id = 2'),	-- 3, were it cut off
+	('id', '{"id": ["99999999999999999999999999999999999999999999999999", "2"]}', 'id = 2');
+UPDATE tools.filters SET prefixes = '{ex14,py}';
+CALL tools.check_filters();
+SELECT filter, jobs, mismatch FROM tools.result;
+TRUNCATE tools.filters, tools.checked;
+
+-- not: the jobs that do not match, a NULL among them, beside keys that do; and the not of a not.
+INSERT INTO tools.filters (key, filter, condition)
+SELECT 'not', filter, wanted
+FROM (VALUES
+	(1, jsonb '{"not": {"queue": "media"}}', $$queue <> 'media'$$),
+	(2, '{"not": {"queue": ["media", "Media"]}, "worker": "App.A"}',
+		$$queue NOT IN ('media', 'Media') AND worker = 'App.A'$$),
+	(3, '{"not": {"queue": "media", "worker": "App.A"}}',
+		$$NOT (queue = 'media' AND worker = 'App.A')$$),
+	(4, '{"not": {"completed_at": {"after": "2024-04-01T12:00:00Z"}}}',
+		$$completed_at IS NULL OR completed_at < '2024-04-01 12:00'$$),
+	(5, '{"not": {"completed_at": {"after": "1970-01-01"}}}', 'completed_at IS NULL'),
+	(6, '{"not": {"tags": "a"}}', $$('a' = ANY (tags)) IS NOT TRUE$$),
+	(7, '{"not": {"meta": {"tenant": 1}}}', $$(meta @> '{"tenant": 1}') IS NOT TRUE$$),
+	(8, '{"not": {"attempted_by": "node-1"}}', $$('node-1' = ANY (attempted_by)) IS NOT TRUE$$),
+	(9, '{"not": {"error": "no such"}}', 'true'),
+	(10, '{"not": {"error": "5000 \"ms\""}}', 'id % 6 <> 2 OR id = 44 AND errors::text = ''null'''),
+	(11, '{"not": {"id": ["1", 2]}, "id": [1, 2, 3]}', 'id = 3'),
+	(12, '{"not": {"id": 99999999999999999999}}', 'true'),
+	(13, '{"not": {"priority": 99999, "queue": "media"}}', 'true'),
+	(14, '{"not": {"all": true}}', 'false'),
+	(15, '{"not": {"all": true}, "queue": "media"}', 'false'),
+	(16, '{"not": {"all": true, "queue": "media"}}', $$queue <> 'media'$$),
+	(17, '{"all": true, "not": {"state": "available"}}', $$state <> 'available'$$),
+	(18, '{"not": {"not": {"queue": "media"}}}', $$queue = 'media'$$),
+	(19, '{"not": {"not": {"all": true}}}', 'true'),
+	(20, '{"not": {"not": {"completed_at": {"after": "1970-01-01"}}}}', 'completed_at IS NOT NULL'),
+	(21, '{"not": {"worker": "App.A", "not": {"queue": ["media", "default"], "priority": 1}},
+		"attempt": [0, 1, 2], "id": [3, 4, 5, 6, 7, 8, 9, 12, 20, 24, 30, 35]}',
+		$$attempt < 3 AND id IN (3, 4, 5, 6, 7, 8, 9, 12, 20, 24, 30, 35) AND NOT (worker = 'App.A'
+			AND NOT (queue IN ('media', 'default') AND priority = 1))$$),
+	(22, '{"queue": "media", "not": {"queue": ["default", "media"], "not": {"queue": "media"}}}',
+		$$queue = 'media'$$)) v(n, filter, wanted)
+ORDER BY n;
+UPDATE tools.filters SET prefixes = '{ex14,py}';
+CALL tools.check_filters();
+SELECT filter, jobs, mismatch FROM tools.result;
 TRUNCATE tools.filters, tools.checked;
 
 -- Times: after is inclusive, before exclusive; in UTC without an offset; a NULL never matches.
@@ -279,7 +389,8 @@ INSERT INTO tools.filters (key, filter, condition) VALUES
 INSERT INTO tools.filters (key, filter, condition)
 SELECT 'every', jsonb_build_object('id', id, 'state', state, 'queue', queue, 'worker', worker,
 	'priority', priority, 'attempt', attempt, 'max_attempts', max_attempts, 'args', args,
-	'meta', meta, 'tags', tags, 'all', true)
+	'meta', meta, 'tags', tags, 'attempted_by', attempted_by, 'error', 'ms', 'all', true,
+	'not', '{"id": [4, 19], "not": {"worker": "discarded"}}'::jsonb)
 	|| jsonb_object_agg(t.key, jsonb_build_object('after', t.value, 'before', '2025-01-01')),
 	'id = ' || id
 FROM py.oban_jobs j, jsonb_each(to_jsonb(j)) t
@@ -293,6 +404,8 @@ SELECT key, CASE key WHEN 'every' THEN (SELECT count(*) || ' keys' FROM jsonb_ob
 SELECT k AS key, (SELECT count(*) FROM oban_all_jobs(filter || jsonb_build_object(k,
 		CASE WHEN k IN ('state', 'queue', 'worker') THEN '["discarded"]'
 			WHEN k IN ('args', 'meta') THEN '{"no": "such"}' WHEN k = 'tags' THEN '"no such"'
+			WHEN k = 'attempted_by' THEN '["no such"]' WHEN k = 'error' THEN '"no such"'
+			WHEN k = 'not' THEN '{"id": 26}'
 			WHEN k ~ '_at$' THEN '{"after": "2025-01-01"}' ELSE '[4, 19]' END::jsonb), NULL, 'py'))
 	AS jobs
 FROM tools.filters, jsonb_object_keys(filter) k

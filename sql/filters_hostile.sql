@@ -6,7 +6,8 @@
 \i :helpers
 \pset null NULL
 
--- Each of the texts, as queue, worker, in args and meta, and as the only tag of a job.
+-- Each of the texts, as queue, worker, in args and meta, as the only tag of a job, as the node that
+-- ran it, and in its error.
 CREATE TABLE tools.texts (id bigserial, t text);
 INSERT INTO tools.texts (t) VALUES
 	($$'; DROP TABLE ex14.oban_jobs; --$$), ($$' OR 'a' = 'a$$), ($$x' OR true --$$),
@@ -24,13 +25,13 @@ INSERT INTO tools.texts (t) VALUES
 CREATE PROCEDURE tools.make_texts(prefix text) LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format($q$
-		INSERT INTO %I.oban_jobs (id, queue, worker, args, meta, tags) OVERRIDING SYSTEM VALUE
+		INSERT INTO %I.oban_jobs (id, queue, worker, args, meta, tags, attempted_by, errors)
+		OVERRIDING SYSTEM VALUE
 		SELECT id, t, t, jsonb_build_object('text', t, t, 'key'),
-			jsonb_build_object('in', ARRAY[t]),
-			CASE WHEN btrim(t, E' \t\n\r\f\v') = '' THEN '{}'
-				ELSE ARRAY[lower(btrim(t, E' \t\n\r\f\v') COLLATE "C")] END
-		FROM tools.texts
-	$q$, prefix);
+			jsonb_build_object('in', ARRAY[t]), ARRAY[t], ARRAY['node', t], %s
+		FROM tools.texts,
+			LATERAL (SELECT jsonb_build_object('error', format('%%s <%%s> here', id, t))) e(error)
+	$q$, prefix, CASE prefix WHEN 'py' THEN 'jsonb_build_array(error)' ELSE 'ARRAY[error]' END);
 END $$;
 \set ECHO all
 CALL tools.make_texts('ex14');
@@ -50,8 +51,13 @@ FROM unnest('{ex14,py}'::text[]) p, (
 		('args, key', jsonb_build_object('args', jsonb_build_object(t, 'key'))),
 		('meta', jsonb_build_object('meta', jsonb_build_object('in', ARRAY[t]))),
 		('tag', jsonb_build_object('tags', t)),
-		('tags', jsonb_build_object('tags', ARRAY[t]))) f(form, filter)
-	WHERE form !~ 'tag' OR btrim(t, E' \t\n\r\f\v') <> '') f,
+		('tags', jsonb_build_object('tags', ARRAY[t])),
+		('attempted by', jsonb_build_object('attempted_by', t)),
+		('attempted by any', jsonb_build_object('attempted_by', ARRAY[t, 'nobody'])),
+		('error', jsonb_build_object('error', format('%s <%s> h', id, t))),
+		('not not', jsonb_build_object('not', jsonb_build_object('not', jsonb_build_object('queue', t)))))
+			f(form, filter)
+	WHERE form !~ 'tag|by' OR btrim(t, E' \t\n\r\f\v') <> '') f,
 	LATERAL (SELECT coalesce(array_agg(j.id), '{}') FROM oban_all_jobs(filter, NULL, p) j) a(found)
 GROUP BY p, form ORDER BY p, form;
 -- All of them at once.
@@ -72,7 +78,7 @@ FROM unnest('{ex14,py}'::text[]) p, tools.texts, LATERAL (VALUES
 	('time''s key', jsonb_build_object('inserted_at', jsonb_build_object(t, '2024-01-01'))))
 		f(form, filter),
 	tools.try(format('SELECT count(*) FROM oban_delete_all_jobs(%L, NULL, %L)', filter, p))
-WHERE t <> 'available'
+WHERE t <> 'available' AND NOT (form = 'id' AND t = '0')
 GROUP BY form, code ORDER BY form, code;
 SELECT message FROM tools.try(
 	$q$SELECT oban_all_jobs('{"state": "''; DROP TABLE oban_jobs; --"}', NULL, 'py')$q$);
@@ -113,7 +119,8 @@ SELECT job_id, outcome FROM oban_manage_jobs('delete', '{3,4}', NULL, false,
 CALL tools.fill(3, 'ex14', 'py');
 UPDATE py.oban_jobs SET worker = repeat('w', 1000000) WHERE id = 2;
 UPDATE ex14.oban_jobs SET args = jsonb_build_object('a', repeat('a', 1000000), 'b', 1),
-	tags = '{t1,t2,t3,t4,t5}' WHERE id = 3;
+	tags = '{t1,t2,t3,t4,t5}', attempted_by = '{node7}',
+	errors = ARRAY[jsonb_build_object('error', repeat('boom', 250001))] WHERE id = 3;
 CREATE TABLE tools.large (n serial, what text, filter jsonb);
 INSERT INTO tools.large (what, filter) VALUES
 	('worker', jsonb_build_object('worker', repeat('w', 1000000))),
@@ -127,18 +134,26 @@ INSERT INTO tools.large (what, filter) VALUES
 		jsonb_object_agg('key ' || g, repeat('v', 90)) FROM generate_series(1, 10000) g))),
 	('deep args', jsonb_build_object('args',
 		(repeat('{"a":', 1000) || '1' || repeat('}', 1000))::jsonb)),
-	('tag', jsonb_build_object('tags', repeat(' ', 1000000) || 'T1')),
+	('tag', jsonb_build_object('tags', repeat(' ', 1000000) || 't1')),
 	('tags', jsonb_build_object('tags', (SELECT
-		jsonb_agg(' T' || 1 + g % 5 || repeat(' ', 90)) FROM generate_series(1, 10000) g))),
+		jsonb_agg('t' || 1 + g % 5 || repeat(' ', 90)) FROM generate_series(1, 10000) g))),
+	('tags it has', jsonb_build_object('tags', (SELECT
+		jsonb_agg('t' || 1 + g % 5) FROM generate_series(1, 100000) g))),
+	('attempted by', jsonb_build_object('attempted_by', (SELECT
+		jsonb_agg('node' || g) FROM generate_series(1, 100000) g))),
+	('error', jsonb_build_object('error', repeat('boom', 250000))),
+	('not', jsonb_build_object('not', jsonb_build_object('worker', repeat('w', 1000000)))),
 	('state', jsonb_build_object('state', repeat('available', 100000))),
 	('time', jsonb_build_object('inserted_at',
 		jsonb_build_object('after', repeat('2024-01-01', 100000)))),
 	('key', jsonb_build_object(repeat('id', 500000), 1)),
 	('many keys', (SELECT jsonb_object_agg('key ' || g, repeat('v', 90))
 		FROM generate_series(1, 10000) g)),
+	('digits', jsonb_build_object('id', repeat('7', 1000000))),
 	('number', format('{"id": 1%s}', repeat('0', 100000))::jsonb),
 	('fraction', format('{"id": 1.%s1}', repeat('0', 16000))::jsonb),
-	('nested', format('{"id": %s1%s}', repeat('[', 3000), repeat(']', 3000))::jsonb);
+	('nested', format('{"id": %s1%s}', repeat('[', 3000), repeat(']', 3000))::jsonb),
+	('nested not', format('%s{"id": 1}%s', repeat('{"not": ', 3000), repeat('}', 3000))::jsonb);
 SELECT what, length(filter::text) AS length, p AS prefix, code,
 	CASE code WHEN '00000' THEN message ELSE left(message, 90) END AS message,
 	length(message) < 500 AS short
@@ -150,11 +165,11 @@ ORDER BY n, p;
 -- Arrays of 100,000 elements.
 CALL tools.fill(3, 'ex14', 'py');
 INSERT INTO py.oban_jobs (id, worker, queue, priority, tags) OVERRIDING SYSTEM VALUE
-	SELECT g * 1000, 'W' || g, 'q' || g, g, ARRAY['tag' || g] FROM generate_series(1, 100) g;
+	SELECT g * 1000, 'W' || g, 'q' || g, g, ARRAY['Tag' || g] FROM generate_series(1, 100) g;
 CREATE TABLE tools.elements AS
 SELECT key, jsonb_build_object(key, jsonb_agg(CASE key WHEN 'queue' THEN to_jsonb('q' || g)
 	WHEN 'worker' THEN to_jsonb('W' || g) WHEN 'state' THEN '"available"'
-	WHEN 'tags' THEN to_jsonb(repeat(' ', g % 9) || 'Tag7') ELSE to_jsonb(g) END)) AS filter
+	WHEN 'tags' THEN '"Tag7"' ELSE to_jsonb(g) END)) AS filter
 FROM unnest('{id,state,queue,worker,priority,attempt,max_attempts,tags}'::text[]) key,
 	generate_series(1, 100000) g
 GROUP BY key;

@@ -28,13 +28,23 @@ $$;
 -- Filters that are no object, or name nothing.
 SELECT tools.refused(NULL, 'null', '1', '"id"', 'true', '[]', '[{"id": 1}]', '[["id", 1]]', '{}');
 
--- Unknown keys: the hint lists those that are allowed.
+-- The text of an object in place of the object.
+SELECT tools.refused('"{\"id\": 1}"', '" \n{}"', '"[1]"', '" "');
+
+-- Unknown keys: the hint names one that is like it, or says where those of the arguments belong. Then
+-- it lists those that are allowed.
+SELECT tools.refused('{"tenant_id": 7}', '{"quue": "mail"}', '{"attemptedby": "node-1"}',
+	'{"Not": {"id": 1}}', '{"not": {"idd": 1}}', '{"not": {"not": {"user_id": 1}}}',
+	'{"scheduled": {"before": "2024-01-01"}}', '{"i": 1}', '{"al": true}',
+	'{"not": {"inserted_at": {"befor": "2024-01-01"}}}');
 SELECT tools.refused('{"ids": [1]}', '{"args->>''n''": 1}', '{"": 1}', '{"State": "available"}',
-	'{"errors": []}', '{"attempted_by": "node-1"}', '{"prefix": "py"}', '{"limit": 1}',
-	'{"after": "2024-01-01"}', '{"inserted_at.after": "2024-01-01"}', '{"not": {"id": 1}}',
+	'{"errors": []}', '{"node": "node-1"}', '{"prefix": "py"}', '{"limit": 1}',
+	'{"after": "2024-01-01"}', '{"inserted_at.after": "2024-01-01"}',
 	'{"id": 1, "schedule_in": 0}', '{"all": true, "everything": true}', '{"id\u0022; --": 1}');
 
--- JSON null for any key, and in any array but tags.
+-- JSON null for any key, and in any array.
+SELECT tools.refused('{"attempted_by": null}', '{"error": null}', '{"not": null}',
+	'{"not": {"error": null}}', '{"tags": ["a", null]}', '{"attempted_by": [null, "a"]}');
 SELECT tools.refused('{"id": null}', '{"state": null}', '{"queue": null}', '{"worker": null}',
 	'{"priority": null}', '{"attempt": null}', '{"max_attempts": null}', '{"args": null}',
 	'{"meta": null}', '{"tags": null}', '{"inserted_at": null}', '{"scheduled_at": null}',
@@ -48,11 +58,16 @@ SELECT tools.refused('{"id": [1, null]}', '{"state": [null]}', '{"queue": [null,
 SELECT tools.refused('{"id": []}', '{"state": []}', '{"queue": []}', '{"worker": []}',
 	'{"priority": []}', '{"attempt": []}', '{"max_attempts": []}', '{"args": {}}', '{"meta": {}}',
 	'{"tags": []}', '{"inserted_at": {}}', '{"discarded_at": {}}', '{"all": {}}',
-	'{"id": 1, "queue": []}');
+	'{"id": 1, "queue": []}', '{"attempted_by": []}', '{"not": {}}', '{"id": 1, "not": {}}',
+	'{"not": {"not": {}}}');
 
--- Numbers: whole ones, in an array beside others too.
-SELECT tools.refused('{"id": "1"}', '{"id": 1.5}', '{"id": true}', '{"id": {}}', '{"id": {"a": 1}}',
-	'{"id": [[1]]}', '{"id": [1, "2"]}', '{"id": [1, 2.25]}', '{"id": [1, {}]}', '{"id": [[]]}',
+-- Numbers: whole ones, in an array beside others too. Of an id, the digits may be a string.
+SELECT tools.refused('{"id": "x"}', '{"id": ""}', '{"id": " 1"}', '{"id": "1.0"}', '{"id": "-1"}',
+	'{"id": "+1"}', '{"id": "1e3"}', '{"id": "0x1"}', '{"id": "١"}', '{"id": [1, "2", "three"]}',
+	'{"not": {"id": "6f1c2a9e-4d1b-4c53-8a2f-0b7d3c9e5f10"}}', '{"priority": "3"}',
+	'{"priority": "-3"}', '{"priority": "-"}', '{"attempt": [1, "2"]}', '{"max_attempts": ""}');
+SELECT tools.refused('{"id": 1.5}', '{"id": true}', '{"id": {}}', '{"id": {"a": 1}}',
+	'{"id": [[1]]}', '{"id": [1, "two"]}', '{"id": [1, 2.25]}', '{"id": [1, {}]}', '{"id": [[]]}',
 	'{"id": [false]}', '{"id": 1e-400}', '{"priority": "0"}', '{"priority": 0.5}',
 	'{"priority": [0, 0.1]}', '{"attempt": "many"}', '{"attempt": -0.5}', '{"max_attempts": "20"}',
 	'{"max_attempts": [20, 20.5]}', '{"max_attempts": 99999999999999999999.5}');
@@ -85,7 +100,20 @@ SELECT tools.refused('{"args": []}', '{"args": [{"n": 1}]}', '{"args": "{}"}', '
 -- Tags: a string, or an array of strings, numbers and booleans of which something is left.
 SELECT tools.refused('{"tags": ""}', '{"tags": "  "}', '{"tags": "\t\r\n"}', '{"tags": 1}',
 	'{"tags": true}', '{"tags": {}}', '{"tags": {"a": 1}}', '{"tags": [null]}',
-	'{"tags": ["", " ", null]}', '{"tags": [["a"]]}', '{"tags": ["a", {}]}', '{"tags": ["a", []]}');
+	'{"tags": ["", " ", null]}', '{"tags": [["a"]]}', '{"tags": ["a", {}]}', '{"tags": ["a", []]}',
+	'{"tags": ["a", 1]}', '{"tags": ["a", true]}', '{"tags": ["a", " "]}');
+
+-- Who ran the job, and what its errors say: strings.
+SELECT tools.refused('{"attempted_by": ""}', '{"attempted_by": " "}', '{"attempted_by": 1}',
+	'{"attempted_by": ["node-1", ""]}', '{"attempted_by": {"node": 1}}', '{"error": ""}',
+	'{"error": ["boom"]}', '{"error": {"error": "boom"}}', '{"error": 1}', '{"error": true}');
+
+-- not: a filter, in which the same is refused; and two of them, one in the other, but no more.
+SELECT tools.refused('{"not": "id"}', '{"not": [{"id": 1}]}', '{"not": true}', '{"not": 1}',
+	'{"not": {"id": 1.5}}', '{"not": {"all": false}}', '{"not": {"state": "gone"}}',
+	'{"not": {"inserted_at": {"after": "2024-02-30"}}}',
+	'{"not": {"not": {"inserted_at": {"after": "soon"}}}}',
+	'{"not": {"not": {"not": {"id": 1}}}}', '{"id": 1, "not": {"not": {"id": 1, "not": {}}}}');
 
 -- Times: an object of after and before, each ISO 8601.
 SELECT tools.refused('{"inserted_at": "2024-01-01"}', '{"inserted_at": 1704067200}',

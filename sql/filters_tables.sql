@@ -239,9 +239,10 @@ CALL oban_delete_in_batches('{"worker": "App.Worker"}', 4, prefix => 'ex9');
 -- 800 kinds of filters in one session, with six functions: kept plans are bounded.
 CREATE FUNCTION tools.kinds(first integer, last integer) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-	keys text[] := '{id,queue,worker,priority,attempt,max_attempts,args,meta,tags,state}';
-	wanted jsonb := '{"id": 3, "queue": "default", "worker": ["App.Worker", "B"],
+	keys text[] := '{id,not,worker,priority,attempt,max_attempts,args,meta,tags,state}';
+	wanted jsonb := '{"id": 3, "worker": ["App.Worker", "B"],
 		"priority": [0, 1], "attempt": 0, "max_attempts": [20, 30], "args": {"a": 1},
+		"not": {"queue": "media", "not": {"error": "no such", "attempted_by": "nobody"}},
 		"meta": {"b": 2}, "tags": "a", "state": ["available", "cancelled"]}';
 	filter jsonb;
 BEGIN

@@ -160,7 +160,8 @@ INSERT INTO tools.filters (filter) VALUES ('{"all": true}'), ('{"id": 3, "state"
 	('{"queue": ["mail", "media"], "worker": "App.Worker", "attempt": 3, "max_attempts": 20}'),
 	('{"attempt": [0, 1], "max_attempts": [20, 21], "priority": 2}'),
 	('{"args": {"n": 4}, "meta": {"from": "test"}}'), ('{"tags": "A"}'),
-	('{"tags": ["b", " A", 1]}'),
+	('{"tags": ["b", " A"]}'), ('{"attempted_by": ["node-1", "x"], "error": "oop"}'),
+	('{"not": {"error": "no such", "id": "1", "not": {"queue": "media"}}}'),
 	('{"inserted_at": {"after": "2024-01-01", "before": "2024-01-01T00:00:00.1Z"},
 	   "scheduled_at": {"before": "2030-01-01T00:00:00+01:00"}}'),
 	('{"attempted_at": {"after": "2024-01-01"}, "completed_at": {"before": "2025-01-01"}}'),
@@ -185,7 +186,7 @@ SELECT format('(SELECT pg_catalog.string_agg(pg_catalog.concat_ws('' '', job_id,
 FROM unnest('{update,cancel,retry,delete}'::text[]) a, unnest('{true,false}'::boolean[]) d;
 INSERT INTO tools.filter_calls (call)
 SELECT replace('public.oban_delete_all_jobs(FILTER, 1, %1$L)', 'FILTER', quote_literal(filter))
-FROM tools.filters WHERE n IN (6, 12) ORDER BY n;
+FROM tools.filters WHERE n IN (6, 14) ORDER BY n;
 UPDATE tools.filter_calls SET call = call || '::pg_catalog.text';
 SELECT format('SELECT ARRAY[%s] AS result', string_agg(format(call, 'ex14'), ', ' ORDER BY n))
 		AS usual,

@@ -22,13 +22,25 @@ typedef struct OmKey
 {
 	const char *name;
 	const char *takes; /* completes "takes ..." */
+	bool number;	   /* a number, or an array of them? */
 } OmKey;
+
+#define OM_KEY(name, takes)                                                                        \
+	{                                                                                              \
+		name, takes, false                                                                         \
+	}
+#define OM_NUMBER_KEY(name, takes)                                                                 \
+	{                                                                                              \
+		name, takes, true                                                                          \
+	}
 
 /* The keys that an object may have.  Each OmKey is the first member of a larger struct. */
 typedef struct OmKeys
 {
 	const char *what;	  /* the object, in messages */
 	const char *simplest; /* the simplest object to pass, for a hint */
+	const char *unknown;  /* hint for a key that is not like any of these, or NULL */
+	const char *path;	  /* goes before the keys in messages: "inserted_at."; or NULL */
 	const OmKey *first;
 	Size size; /* of the struct */
 	int count;
@@ -40,7 +52,8 @@ extern const Jsonb *om_jsonb_argument(FunctionCallInfo fcinfo, int argno);
 extern void om_object_check(const Jsonb *json, const OmKeys *keys);
 extern void om_object_read(JsonbContainer *object, const OmKeys *keys, OmReadValue read,
 						   void *state);
-pg_noreturn extern void om_value_refuse(const OmKey *key, const JsonbValue *value);
+pg_noreturn extern void om_value_refuse(const OmKeys *keys, const OmKey *key,
+										const JsonbValue *value);
 extern bool om_value_whole_number(const JsonbValue *value, int64 *number, bool *fits);
 
 /* ---- changes.c, change_values.c: the checking of changes ---- */
@@ -60,6 +73,7 @@ extern bool om_changes_make_due(const OmChanges *changes);
 #define OM_END_TIME	  ((5373485 - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY) /* 10000-01-01 */
 
 extern bool om_is_blank(char c);
+extern bool om_value_is_blank(const JsonbValue *value);
 extern bool om_time_fits(Timestamp time);
 extern bool om_value_time(const JsonbValue *value, Timestamp *time);
 extern bool om_value_time_from_now(const JsonbValue *value, Timestamp *time);
@@ -70,9 +84,13 @@ extern bool om_value_tags(const JsonbValue *value, ArrayType **tags);
 
 extern text *om_lower_case(const char *string, int len);
 
-/* ---- filter.c: filters, which say which jobs a call is about ---- */
+/* ---- filter.c, filter_values.c: filters, which say which jobs a call is about ---- */
 
 extern void om_filter_read(OmFilter *filter, const Jsonb *json, Oid jobs);
+extern Datum om_filter_any(const OmKeys *keys, const OmKey *key, const JsonbValue *value, Oid type,
+						   bool is_id, bool *one);
+extern Datum om_filter_texts(const OmKeys *keys, const OmKey *key, const JsonbValue *value,
+							 Oid array_type);
 
 /* ---- callable.c: functions that say what to update ---- */
 

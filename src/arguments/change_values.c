@@ -28,6 +28,20 @@ om_is_blank(char c)
 }
 
 /*
+ * Is the string empty, or all white space?
+ */
+bool
+om_value_is_blank(const JsonbValue *value)
+{
+	for (int i = 0; i < value->val.string.len; i++)
+	{
+		if (!om_is_blank(value->val.string.val[i]))
+			return false;
+	}
+	return true;
+}
+
+/*
  * May the time be written?  Oban for Python cannot read a year before 1 or after
  * 9999, nor infinity: its fetch fails, and the whole queue stands still.
  */

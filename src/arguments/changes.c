@@ -57,15 +57,11 @@ read_priority(const JsonbValue *value, Oid jobs, Datum *result)
 static bool
 read_name(const JsonbValue *value, Oid jobs, Datum *result)
 {
-	int i = 0;
-
-	if (value->type != jbvString)
+	if (value->type != jbvString || om_value_is_blank(value))
 		return false;
-	while (i < value->val.string.len && om_is_blank(value->val.string.val[i]))
-		i++;
 	*result =
 		PointerGetDatum(cstring_to_text_with_len(value->val.string.val, value->val.string.len));
-	return i < value->val.string.len;
+	return true;
 }
 
 static bool
@@ -112,22 +108,22 @@ typedef struct ChangeKey
 
 /* clang-format off */
 static const ChangeKey keys[] = {
-	{{"args", "a JSON object"}, OM_ARGS, read_object},
-	{{"max_attempts", "a whole number of at least 1 that its column can hold"},
+	{OM_KEY("args", "a JSON object"), OM_ARGS, read_object},
+	{OM_NUMBER_KEY("max_attempts", "a whole number of at least 1 that its column can hold"),
 						 OM_MAX_ATTEMPTS, read_max_attempts},
-	{{"meta", "a JSON object"}, OM_META, read_object},
-	{{"priority", "a whole number from 0 to 9"},
+	{OM_KEY("meta", "a JSON object"), OM_META, read_object},
+	{OM_NUMBER_KEY("priority", "a whole number from 0 to 9"),
 					 OM_PRIORITY, read_priority},
-	{{"queue", "a string that is not blank"},
+	{OM_KEY("queue", "a string that is not blank"),
 				  OM_QUEUE, read_name},
-	{{"scheduled_at", "an ISO 8601 time such as \"2030-01-31T12:00:00Z\", "
-						  "in UTC when it has no offset, in the years 0001 to 9999"},
+	{OM_KEY("scheduled_at", "an ISO 8601 time such as \"2030-01-31T12:00:00Z\", "
+						  "in UTC when it has no offset, in the years 0001 to 9999"),
 						 OM_SCHEDULED_AT, read_scheduled_at},
-	{{"tags", "an array of strings"}, OM_TAGS, read_tags},
-	{{"worker", "a string that is not blank"},
+	{OM_KEY("tags", "an array of strings"), OM_TAGS, read_tags},
+	{OM_KEY("worker", "a string that is not blank"),
 				   OM_WORKER, read_name},
-	{{"schedule_in", "a number of seconds, or an interval such as \"5 minutes\", "
-						 "that ends in the years 0001 to 9999"},
+	{OM_KEY("schedule_in", "a number of seconds, or an interval such as \"5 minutes\", "
+						 "that ends in the years 0001 to 9999"),
 						OM_SCHEDULED_AT, read_schedule_in},
 };
 /* clang-format on */
@@ -168,7 +164,7 @@ read_change(int number, const JsonbValue *value, void *state)
 		reading->scheduled_by = key;
 	}
 	if (!key->read(value, reading->jobs, &reading->changes->values[key->column]))
-		om_value_refuse(&key->key, value);
+		om_value_refuse(&change_keys, &key->key, value);
 	reading->changes->columns |= OM_COLUMN_BIT(key->column);
 }
 

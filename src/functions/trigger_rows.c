@@ -130,7 +130,10 @@ check_number_of_arguments(const OmTrigger *trigger, int nargs)
 						RelationGetRelationName(trigger->data->tg_relation)),
 				 errdetail_plural("It has %d argument; its function takes %d, and a prefix.",
 								  "It has %d arguments; its function takes %d, and a prefix.",
-								  given, given, nargs)));
+								  given, given, nargs),
+				 given == 0 ? errhint("The first argument is the name of the column that holds "
+									  "the jobs' ids.")
+							: 0));
 }
 
 /*

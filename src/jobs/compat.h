@@ -13,6 +13,11 @@
 									  : pg_proc_aclcheck(objectid, roleid, mode))
 #endif
 
+/* Since 16, a query has a list of the rights that it needs. */
+#if PG_VERSION_NUM < 160000
+#define ExecCheckPermissions(rtable, permissions, raise) ExecCheckRTPerms(rtable, raise)
+#endif
+
 #if PG_VERSION_NUM < 170000
 #define SearchPathMatchesCurrentEnvironment(path) OverrideSearchPathMatchesCurrent(path)
 #endif

@@ -14,14 +14,21 @@
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/catcache.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 #define JOBS_TABLE "oban_jobs"
+
+/* How many schemas with a jobs table an error names */
+#define MAX_PREFIXES_SHOWN 10
 
 /* The types that a column has in some migration of either Oban */
 typedef enum ColumnKind
@@ -80,15 +87,72 @@ hint_at_prefix(void)
 }
 
 /*
+ * Can the relation hold jobs?  Its rows must be lockable.
+ */
+static bool
+is_table(char relkind)
+{
+	return relkind == RELKIND_RELATION || relkind == RELKIND_PARTITIONED_TABLE ||
+		   relkind == RELKIND_FOREIGN_TABLE;
+}
+
+static int
+compare_names(const ListCell *a, const ListCell *b)
+{
+	return strcmp(lfirst(a), lfirst(b));
+}
+
+/*
+ * Name the schemas with a jobs table that the caller may use, in the detail of an error.
+ */
+static int
+detail_of_prefixes(void)
+{
+	CatCList *tables = SearchSysCacheList1(RELNAMENSP, CStringGetDatum(JOBS_TABLE));
+	List *schemas = NIL;
+	StringInfoData list;
+	int most = MAX_PREFIXES_SHOWN;
+	ListCell *lc;
+
+	for (int i = 0; i < tables->n_members; i++)
+	{
+		Form_pg_class table = (Form_pg_class) GETSTRUCT(&tables->members[i]->tuple);
+		Oid schema = table->relnamespace;
+		char *name = get_namespace_name(schema);
+
+		/* Another session may just have dropped the schema. */
+		if (name != NULL && is_table(table->relkind) && !table->relispartition &&
+			!isAnyTempNamespace(schema) &&
+			object_aclcheck(NamespaceRelationId, schema, GetUserId(), ACL_USAGE) == ACLCHECK_OK)
+			schemas = lappend(schemas, name);
+	}
+	ReleaseSysCacheList(tables);
+	if (schemas == NIL)
+		return 0;
+
+	list_sort(schemas, compare_names);
+	initStringInfo(&list);
+	foreach (lc, schemas)
+	{
+		if (most-- == 0)
+		{
+			appendStringInfoString(&list, ", ...");
+			break;
+		}
+		appendStringInfo(&list, "%s\"%s\"", list.len > 0 ? ", " : "", (char *) lfirst(lc));
+	}
+	return errdetail_plural("There is a table %s in the schema %s.",
+							"There are tables %s in the schemas %s.", list_length(schemas),
+							JOBS_TABLE, list.data);
+}
+
+/*
  * Raise an error unless the rows of the relation can be locked and changed.
  */
 static void
 check_relkind(Oid relid, const char *schema)
 {
-	char relkind = get_rel_relkind(relid);
-
-	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE &&
-		relkind != RELKIND_FOREIGN_TABLE)
+	if (!is_table(get_rel_relkind(relid)))
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("\"%s.%s\" is not a table", schema, JOBS_TABLE),
 						errdetail("Jobs cannot be locked through it."), hint_at_prefix()));
@@ -113,10 +177,11 @@ om_jobs_table_by_prefix(const text *prefix, LOCKMODE lockmode)
 	{
 		if (!OidIsValid(LookupExplicitNamespace(schema, true)))
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_SCHEMA),
-							errmsg("schema \"%s\" does not exist", schema), hint_at_prefix()));
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"%s.%s\" does not exist", schema, JOBS_TABLE), hint_at_prefix()));
+							errmsg("schema \"%s\" does not exist", schema), detail_of_prefixes(),
+							hint_at_prefix()));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("table \"%s.%s\" does not exist", schema, JOBS_TABLE),
+						detail_of_prefixes(), hint_at_prefix()));
 	}
 	check_relkind(relid, schema);
 	return relid;

@@ -3,8 +3,9 @@
  *		The conditions that select jobs, as SQL.
  *
  * Each condition has one parameter.  The conditions and their parameters are in the
- * order of OmCondition; these are the first parameters of a statement.  Calls
- * jobs/jobs_table.c; queries.c, assignments.c and arguments/filter.c call it.
+ * order of OmCondition, one level after the other; these are the first parameters of a
+ * statement.  Calls jobs/jobs_table.c; queries.c, assignments.c, arguments/filter.c and
+ * the verbs call it.
  */
 #include "statements/statements.h"
 
@@ -15,9 +16,24 @@
 #define IS(column)		 "j." column " OPERATOR(pg_catalog.=) $%d", column, false
 #define IS_ANY(column)	 "j." column " OPERATOR(pg_catalog.=) ANY ($%d)", column, true
 #define CONTAINS(column) "j." column " OPERATOR(pg_catalog.@>) $%d", column, false
+#define OVERLAPS(column) "j." column " OPERATOR(pg_catalog.&&) $%d", column, false
 #define FROM(column)	 "j." column " OPERATOR(pg_catalog.>=) $%d", column, false
 #define BEFORE(column)	 "j." column " OPERATOR(pg_catalog.<) $%d", column, false
 #define UP_TO(column)	 "j." column " OPERATOR(pg_catalog.<=) $%d", column, false
+
+/*
+ * Does the text of an entry of "errors" contain the parameter?  An entry without the key
+ * "error" is read as a whole.  The column is jsonb or jsonb[], and may hold anything.  The
+ * subquery reads only the job's own row, so PostgreSQL runs it again on the newest version
+ * of a row that it had to wait for.
+ */
+#define ERRORS "pg_catalog.to_jsonb(j.errors)"
+#define ERROR_CONTAINS                                                                              \
+	"EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(CASE WHEN pg_catalog.jsonb_typeof(" ERRORS \
+	") OPERATOR(pg_catalog.=) 'array' THEN " ERRORS " END) AS e(entry)"                             \
+	" WHERE pg_catalog.strpos(COALESCE("                                                            \
+	"e.entry OPERATOR(pg_catalog.->>) 'error'::pg_catalog.text, "                                   \
+	"e.entry OPERATOR(pg_catalog.#>>) '{}'::pg_catalog.text[]), $%d) OPERATOR(pg_catalog.>) 0)"
 
 /* clang-format off */
 static const struct
@@ -44,6 +60,8 @@ static const struct
 	[OM_ARGS_CONTAIN] = {CONTAINS("args")},
 	[OM_META_CONTAIN] = {CONTAINS("meta")},
 	[OM_TAGS_CONTAIN] = {CONTAINS("tags")},
+	[OM_ATTEMPTED_BY_ANY] = {OVERLAPS("attempted_by")},
+	[OM_ERROR_CONTAINS] = {ERROR_CONTAINS, NULL, false, TEXTOID},
 	[OM_INSERTED_AFTER] = {FROM("inserted_at")},
 	[OM_INSERTED_BEFORE] = {BEFORE("inserted_at")},
 	[OM_SCHEDULED_AFTER] = {FROM("scheduled_at")},
@@ -62,8 +80,85 @@ static const struct
 };
 /* clang-format on */
 
-StaticAssertDecl(lengthof(conditions) == OM_N_CONDITIONS, "each condition has a row");
-StaticAssertDecl(OM_N_CONDITIONS <= sizeof(OmConditionSet) * BITS_PER_BYTE, "each is a bit of it");
+StaticAssertDecl(lengthof(conditions) == OM_NOT, "each condition has a row");
+StaticAssertDecl(OM_N_LEVEL_CONDITIONS <= sizeof(uint64) * BITS_PER_BYTE, "each is a bit of it");
+
+static bool
+has(OmConditionSet set, int level, OmCondition condition)
+{
+	return (set.levels[level] & OM_CONDITION_BIT(condition)) != 0;
+}
+
+/*
+ * Is the condition of that index in OmFilter.values there, and does it have a parameter?
+ */
+static bool
+has_value(OmConditionSet set, int i)
+{
+	OmCondition condition = i % OM_N_LEVEL_CONDITIONS;
+
+	return condition != OM_NOT && has(set, i / OM_N_LEVEL_CONDITIONS, condition);
+}
+
+/*
+ * The number of parameters of the levels before that one
+ */
+static int
+count_before(OmConditionSet set, int level)
+{
+	int count = 0;
+
+	for (int i = 0; i < level; i++)
+		count += pg_popcount64(set.levels[i] & ~OM_CONDITION_BIT(OM_NOT));
+	return count;
+}
+
+/*
+ * The number of parameters
+ */
+int
+om_conditions_count(OmConditionSet set)
+{
+	return count_before(set, OM_N_LEVELS);
+}
+
+bool
+om_conditions_have_limit(OmConditionSet set)
+{
+	return has(set, 0, OM_LIMIT);
+}
+
+/*
+ * The conditions of a level, each after a separator, and then those of the next level,
+ * negated.  A job that lacks a value (NULL) does not meet the condition, so it meets the
+ * negated one.  Returns the separator for what follows.
+ */
+static const char *
+append_level(StringInfo sql, OmConditionSet set, int level, const char *separator)
+{
+	int param = count_before(set, level);
+
+	for (int i = 0; i < OM_LIMIT; i++)
+	{
+		if (!has(set, level, i))
+			continue;
+		appendStringInfoString(sql, separator);
+		appendStringInfo(sql, conditions[i].text, ++param);
+		separator = " AND ";
+	}
+	if (has(set, level, OM_NOT))
+	{
+		appendStringInfo(sql, "%s(", separator);
+		/* A level without conditions is every job. */
+		if (set.levels[level + 1] == 0)
+			appendStringInfoString(sql, "true");
+		else
+			(void) append_level(sql, set, level + 1, "");
+		appendStringInfoString(sql, ") IS NOT TRUE");
+		separator = " AND ";
+	}
+	return separator;
+}
 
 /*
  * WHERE conditions AND the condition of the verb, which may be NULL
@@ -71,17 +166,8 @@ StaticAssertDecl(OM_N_CONDITIONS <= sizeof(OmConditionSet) * BITS_PER_BYTE, "eac
 void
 om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition)
 {
-	const char *separator = " WHERE ";
-	int param = 0;
+	const char *separator = append_level(sql, set, 0, " WHERE ");
 
-	for (int i = 0; i < OM_LIMIT; i++)
-	{
-		if ((set & OM_CONDITION_BIT(i)) == 0)
-			continue;
-		appendStringInfoString(sql, separator);
-		appendStringInfo(sql, conditions[i].text, ++param);
-		separator = " AND ";
-	}
 	if (verb_condition != NULL)
 		appendStringInfo(sql, "%s%s", separator, verb_condition);
 }
@@ -93,8 +179,9 @@ void
 om_conditions_append_order(StringInfo sql, OmConditionSet set)
 {
 	appendStringInfoString(sql, " ORDER BY j.id");
-	if (set & OM_CONDITION_BIT(OM_LIMIT))
-		appendStringInfo(sql, conditions[OM_LIMIT].text, om_conditions_count(set));
+	/* It is the last parameter of the first level. */
+	if (om_conditions_have_limit(set))
+		appendStringInfo(sql, conditions[OM_LIMIT].text, count_before(set, 1));
 }
 
 /*
@@ -121,12 +208,72 @@ om_conditions_types(OmConditionSet set, Oid jobs, Oid *types)
 
 	for (int i = 0; i < OM_N_CONDITIONS; i++)
 	{
+		OmCondition condition = i % OM_N_LEVEL_CONDITIONS;
 		Oid type;
 
-		if ((set & OM_CONDITION_BIT(i)) == 0)
+		if (!has_value(set, i))
 			continue;
-		type = om_condition_type(i, jobs);
-		types[count++] = conditions[i].any ? get_array_type(type) : type;
+		type = om_condition_type(condition, jobs);
+		types[count++] = conditions[condition].any ? get_array_type(type) : type;
+	}
+	return count;
+}
+
+/*
+ * Put a condition into a level of a filter.
+ */
+void
+om_filter_put(OmFilter *filter, int level, OmCondition condition, Datum value)
+{
+	filter->conditions.levels[level] |= OM_CONDITION_BIT(condition);
+	filter->values[level * OM_N_LEVEL_CONDITIONS + condition] = value;
+}
+
+/*
+ * The filter for the jobs of an array of ids.
+ */
+void
+om_filter_by_ids(OmFilter *filter, Datum ids)
+{
+	filter->conditions = (OmConditionSet){{0}};
+	om_filter_put(filter, 0, OM_ID_IS_ANY, ids);
+}
+
+/*
+ * Restrict a filter to the jobs of an array of ids, which were found by it.  The array
+ * takes the place of a range of ids, and of a limit.
+ */
+void
+om_filter_restrict(OmFilter *filter, Datum ids)
+{
+	filter->conditions.levels[0] &= ~(OM_CONDITION_BIT(OM_ID_FROM) | OM_CONDITION_BIT(OM_ID_UP_TO) |
+									  OM_CONDITION_BIT(OM_LIMIT));
+	om_filter_put(filter, 0, OM_ID_IS_ANY, ids);
+}
+
+/*
+ * Add a condition on the ids to a filter, or limit how many jobs it finds, the lowest
+ * ids first.
+ */
+void
+om_filter_add(OmFilter *filter, OmCondition condition, int64 value)
+{
+	om_filter_put(filter, 0, condition, Int64GetDatum(value));
+}
+
+/*
+ * The values of the filter's conditions, in the order of their parameters: the first
+ * parameters of a query with these conditions.  Returns their number.
+ */
+int
+om_filter_params(const OmFilter *filter, Datum *params)
+{
+	int count = 0;
+
+	for (int i = 0; i < OM_N_CONDITIONS; i++)
+	{
+		if (has_value(filter->conditions, i))
+			params[count++] = filter->values[i];
 	}
 	return count;
 }

@@ -32,11 +32,11 @@
 
 typedef struct PlanKey
 {
-	Oid jobs;
+	uint64 jobs; /* an Oid; in 64 bits, so that no padding follows */
 	OmQuery query;
 } PlanKey;
 
-StaticAssertDecl(sizeof(PlanKey) == sizeof(Oid) + sizeof(OmQuery), "hashed as bytes");
+StaticAssertDecl(sizeof(PlanKey) == sizeof(uint64) + sizeof(OmQuery), "hashed as bytes");
 
 typedef struct PlanEntry
 {
@@ -126,13 +126,14 @@ prepare(Oid jobs, OmQuery query)
 			 statement.text);
 
 	/* From here to the return, nothing may fail except for lack of memory. */
-	kept = MemoryContextAllocZero(CacheMemoryContext, sizeof(OmKeptPlan));
+	kept = MemoryContextAllocZero(CacheMemoryContext, offsetof(OmKeptPlan, param_types) +
+														  statement.nparams * sizeof(Oid));
 	kept->plan = plan;
 	kept->no_force = InNoForceRLSOperation();
 	kept->by_id = by_id;
 	kept->result_code = statement.result_code;
 	kept->nparams = statement.nparams;
-	memcpy(kept->param_types, statement.param_types, sizeof(kept->param_types));
+	memcpy(kept->param_types, statement.param_types, statement.nparams * sizeof(Oid));
 	SPI_keepplan(plan);
 	return kept;
 }

@@ -13,9 +13,9 @@
  *
  * Every statement tests the conditions and the state on the row that it locks.  If a
  * worker changed the row while we waited, PostgreSQL tests the WHERE again on the
- * newest version of that row.  But it does not run a subquery or join again that took
- * no lock, so no statement that locks has one.  Where each job gets its own values
- * (OM_WRITE_EACH), they are passed as arrays beside the ids.
+ * newest version of that row.  But it does not look at other rows again, so no statement
+ * that locks has a join, or a subquery that reads a table.  Where each job gets its own
+ * values (OM_WRITE_EACH), they are passed as arrays beside the ids.
  *
  * Who must be told of a job depends on the state that was written, because a trigger
  * may have changed it (rows.c), and on the state before.  From version 18 on,
@@ -183,7 +183,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 			om_job_columns_append(&sql, shape, false);
 			appendStringInfo(&sql, " FROM %s AS j", shape->name);
 			om_conditions_append(&sql, query.conditions, NULL);
-			if (query.conditions & OM_CONDITION_BIT(OM_LIMIT))
+			if (om_conditions_have_limit(query.conditions))
 				om_conditions_append_order(&sql, query.conditions);
 			break;
 
@@ -227,5 +227,6 @@ om_query_reads_only(OmQuery query)
 bool
 om_query_is_by_id(OmQuery query)
 {
-	return query.conditions == OM_BY_ID || query.conditions == OM_BY_IDS;
+	return query.conditions.levels[0] == OM_BY_ID.levels[0] ||
+		   query.conditions.levels[0] == OM_BY_IDS.levels[0];
 }

@@ -2,8 +2,8 @@
  * run_query.c
  *		Runs a query by its kept plan, and hands each row to the caller.
  *
- * Calls plan_cache.c for the plan and plan_order.c for its order; the verbs and the
- * functions call it.
+ * Calls plan_cache.c for the plan, plan_order.c for its order and rights.c for a hint;
+ * the verbs and the functions call it.
  */
 #include "statements/plan_cache.h"
 
@@ -178,6 +178,12 @@ run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, RowReceiv
 	OmKeptPlan *kept = om_plan_fetch(jobs, query);
 	int expected = kept->result_code; /* running it may free it */
 	int result;
+	OmRunningQuery running = {.jobs = jobs, .query = query, .kept = kept};
+	ErrorContextCallback hint = {
+		.previous = error_context_stack,
+		.callback = om_rights_error_callback,
+		.arg = &running,
+	};
 	SPIExecuteOptions options = {
 		.params = bind_params(kept, values),
 		.read_only = om_query_reads_only(query),
@@ -186,7 +192,9 @@ run_query(Oid jobs, OmQuery query, const Datum *values, bool in_order, RowReceiv
 
 	if (receiver->was_in_state != NULL && !OM_HAS_RETURNING_OLD)
 		om_plan_watch_params(options.params, receiver->was_in_state);
+	error_context_stack = &hint;
 	result = run_plan(kept, jobs, in_order, &options);
+	error_context_stack = hint.previous;
 	/* SPI leaves its own memory context behind, which lives until SPI_finish. */
 	MemoryContextSwitchTo(caller);
 	pfree(options.params);

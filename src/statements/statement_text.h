@@ -34,6 +34,7 @@ typedef struct OmVerbText
 	const char *assignments;   /* besides times and the columns of an update */
 	const char *new_state;	   /* as text; NULL: the old state, or by the schedule */
 	const char *done;		   /* does the written row have the state of the verb? */
+	const char *rights;		   /* that the verb needs on the table, as for GRANT */
 	bool deletes;			   /* deletes the row; otherwise updates it */
 	bool adds_attempt;		   /* needs a max_attempts that can be raised above attempt */
 } OmVerbText;

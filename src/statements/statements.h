@@ -33,6 +33,8 @@ typedef enum OmCondition
 	OM_ARGS_CONTAIN,
 	OM_META_CONTAIN,
 	OM_TAGS_CONTAIN,
+	OM_ATTEMPTED_BY_ANY,
+	OM_ERROR_CONTAINS,
 	OM_INSERTED_AFTER, /* or at exactly that time, as each ..._AFTER */
 	OM_INSERTED_BEFORE,
 	OM_SCHEDULED_AFTER,
@@ -48,34 +50,42 @@ typedef enum OmCondition
 	OM_ID_FROM,
 	OM_ID_UP_TO,
 	OM_LIMIT, /* not a condition: at most so many jobs, the lowest ids first */
-	OM_N_CONDITIONS
+	OM_NOT,	  /* the conditions of the next level do not all hold; has no parameter */
+	OM_N_LEVEL_CONDITIONS
 } OmCondition;
 
-typedef uint32 OmConditionSet;
+/* A filter, the filter under its "not", and the one under the "not" of that */
+#define OM_N_LEVELS 3
 
-#define OM_CONDITION_BIT(condition) ((OmConditionSet) 1 << (condition))
+/* Number of conditions of all levels */
+#define OM_N_CONDITIONS (OM_N_LEVELS * OM_N_LEVEL_CONDITIONS)
 
-#define OM_BY_ID  OM_CONDITION_BIT(OM_ID_IS)
-#define OM_BY_IDS OM_CONDITION_BIT(OM_ID_IS_ANY)
+#define OM_CONDITION_BIT(condition) (UINT64CONST(1) << (condition))
+
+/* For each level, the conditions that the job must meet.  Has no padding. */
+typedef struct OmConditionSet
+{
+	uint64 levels[OM_N_LEVELS];
+} OmConditionSet;
+
+#define OM_BY_ID  ((OmConditionSet){.levels = {OM_CONDITION_BIT(OM_ID_IS)}})
+#define OM_BY_IDS ((OmConditionSet){.levels = {OM_CONDITION_BIT(OM_ID_IS_ANY)}})
 
 /* Selects the jobs that meet all conditions; without conditions, every job */
 typedef struct OmFilter
 {
 	OmConditionSet conditions;
-	Datum values[OM_N_CONDITIONS];
+	Datum values[OM_N_CONDITIONS]; /* of the first level, then of the others */
 } OmFilter;
 
-static inline int
-om_conditions_count(OmConditionSet set)
-{
-	return pg_popcount64(set);
-}
-
+extern int om_conditions_count(OmConditionSet set);
+extern bool om_conditions_have_limit(OmConditionSet set);
 extern void om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition);
 extern void om_conditions_append_order(StringInfo sql, OmConditionSet set);
 extern Oid om_condition_type(OmCondition condition, Oid jobs);
 extern int om_conditions_types(OmConditionSet set, Oid jobs, Oid *types);
 
+extern void om_filter_put(OmFilter *filter, int level, OmCondition condition, Datum value);
 extern void om_filter_by_ids(OmFilter *filter, Datum ids);
 extern void om_filter_add(OmFilter *filter, OmCondition condition, int64 value);
 extern void om_filter_restrict(OmFilter *filter, Datum ids);
@@ -149,6 +159,9 @@ typedef struct OmQuery
 	Oid argument_type;	 /* of a callable; with OM_FIND_AND_LOCK, to return the job so */
 	OmConditionSet conditions;
 } OmQuery;
+
+StaticAssertDecl(sizeof(OmQuery) == 4 * sizeof(uint8) + sizeof(Oid) + sizeof(OmConditionSet),
+				 "no padding, because it is hashed as bytes");
 
 /* The last parameters of OM_WRITE_NOTE: both hold the time that it writes */
 #define OM_N_NOTE_PARAMS (OM_HAS_RETURNING_OLD ? 0 : 2)

@@ -33,6 +33,7 @@ const OmVerbText om_verb_texts[] = {
 		.assignments = "state = 'cancelled'",
 		.new_state = "'cancelled'::pg_catalog.text",
 		.done = STATE_IS("cancelled"),
+		.rights = "SELECT (id, state), UPDATE (state, cancelled_at)",
 	},
 	/*
 	 * The key uniq_bmp in meta marks a unique job of Oban Pro. It holds the states in
@@ -51,6 +52,9 @@ const OmVerbText om_verb_texts[] = {
 			" ELSE pg_catalog.jsonb_set(j.meta, '{uniq_bmp}', '[]') END",
 		.new_state = "'available'::pg_catalog.text",
 		.done = STATE_IS("available"),
+		.rights = "SELECT (id, state, queue, attempt, attempted_at, max_attempts, meta),"
+			" UPDATE (state, scheduled_at, max_attempts, meta, completed_at, cancelled_at,"
+			" discarded_at)",
 	},
 	[OM_DELETE] = {
 		.condition = STATE_IS_NOT("executing"),
@@ -58,6 +62,8 @@ const OmVerbText om_verb_texts[] = {
 		.deletes = true,
 		.new_state = "NULL::pg_catalog.text",
 		.done = "true",
+		/* To lock a job needs UPDATE on any column. */
+		.rights = "SELECT (id, state), UPDATE (state), DELETE",
 	},
 	[OM_UPDATE] = {
 		.watched = STATE_IS("scheduled"),
@@ -65,6 +71,7 @@ const OmVerbText om_verb_texts[] = {
 		.lock = "NO KEY UPDATE",
 		.assignments = "",
 		.done = "true",
+		.rights = "SELECT, and UPDATE of the columns that change,",
 	},
 };
 /* clang-format on */
