@@ -20,10 +20,11 @@ $$;
 
 -- Changes that are no object.
 SELECT tools.refused(NULL, 'null', '1', '"text"', 'true', '[]', '[{"priority": 1}]',
-	'[["priority", 1]]');
+	'[["priority", 1]]', '"{\"priority\": 1}"', '"[1]"');
 
--- Unknown keys: the hint lists those that are allowed.
-SELECT tools.refused('{"prio": 1}', '{"id": 1}', '{"state": "available"}', '{"errors": []}',
+-- Unknown keys: the hint names one that is like it, and lists those that are allowed.
+SELECT tools.refused('{"scheduled_in": 5}', '{"works": "W"}', '{"arg": {}}', '{"prio": 1}',
+	'{"id": 1}', '{"state": "available"}', '{"errors": []}',
 	'{"": 1}', '{"Priority": 1}', '{"priority": 1, "attempt": 1}', '{"cancelled_at": null}',
 	'{"prefix": "py"}', '{"queue\u0022; --": 1}');
 

@@ -124,6 +124,38 @@ FROM tools.try(format('SELECT oban_cancel_job(1, %L)', :'longest' || 'x'));
 SET oban_manage.prefix = 'nowhere';
 SELECT tools.refusal('SELECT oban_cancel_job(1)');
 RESET oban_manage.prefix;
+-- Named are at most ten schemas, which the caller may use; no views, partitions, temporary tables.
+\set ECHO none
+SELECT format('CREATE SCHEMA many%s; CREATE TABLE many%1$s.oban_jobs (id bigint)', n)
+FROM generate_series(1, 4) n \gexec
+CREATE SCHEMA part;
+CREATE TABLE tools.root (id bigint) PARTITION BY RANGE (id);
+CREATE TABLE part.oban_jobs PARTITION OF tools.root DEFAULT;
+CREATE SCHEMA viewed;
+CREATE VIEW viewed.oban_jobs AS SELECT * FROM ex14.oban_jobs;
+CREATE TEMPORARY TABLE oban_jobs (id bigint);
+CREATE ROLE regress_oban_some;
+GRANT USAGE ON SCHEMA many2, many4, viewed, part TO regress_oban_some;
+\set ECHO all
+SELECT detail FROM tools.try('SELECT oban_cancel_job(1, ''nowhere'')');
+SET ROLE regress_oban_some;
+SELECT detail FROM tools.try('SELECT oban_cancel_job(1, ''nowhere'')');
+RESET ROLE;
+REVOKE USAGE ON SCHEMA many2, many4 FROM regress_oban_some;
+SET ROLE regress_oban_some;
+SELECT detail FROM tools.try('SELECT oban_cancel_job(1, ''nowhere'')');
+RESET ROLE;
+ALTER TABLE public.oban_jobs RENAME TO hidden;
+SET ROLE regress_oban_some;
+SELECT message, detail FROM tools.try('SELECT oban_cancel_job(1, ''public'')');
+RESET ROLE;
+\set ECHO none
+ALTER TABLE public.hidden RENAME TO oban_jobs;
+DROP SCHEMA many1, many2, many3, many4, part, viewed CASCADE;
+DROP TABLE pg_temp.oban_jobs, tools.root;
+DROP OWNED BY regress_oban_some;
+DROP ROLE regress_oban_some;
+\set ECHO all
 
 -- Tables that will not do: columns missing, tags as jsonb (Python before 0.6), a view, a sequence.
 CREATE TABLE empty.oban_jobs (id bigint, state ex14.oban_job_state, queue text);

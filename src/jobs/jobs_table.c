@@ -136,7 +136,7 @@ detail_of_prefixes(void)
 	{
 		if (most-- == 0)
 		{
-			appendStringInfoString(&list, ", ...");
+			appendStringInfoString(&list, " and others");
 			break;
 		}
 		appendStringInfo(&list, "%s\"%s\"", list.len > 0 ? ", " : "", (char *) lfirst(lc));
