@@ -169,12 +169,13 @@ class Generator:
             changes[key] = rng.choice(bad[key])
         return changes
 
-    def filter(self):
+    def filter(self, depth=1):
         """A JSON object that is a filter, or something that is none."""
         rng = self.rng
         good = {
             'id': lambda: rng.choice([1, 2, 5, [1, 2, 3, 4, 5, 6], [7, 99, 7], Raw('3.0'), 2**64,
-                                      [2**63 - 1, 1], -1]),
+                                      [2**63 - 1, 1], -1, '2', ['1', 3, '5', '007'],
+                                      ['9223372036854775807', '1' * 40]]),
             'state': lambda: rng.choice([rng.choice(self.states), self.some(self.states)]),
             'queue': lambda: rng.choice([rng.choice(QUEUES), self.some(QUEUES), 'none', '']),
             'worker': lambda: rng.choice([rng.choice(WORKERS), self.some(WORKERS)]),
@@ -182,29 +183,39 @@ class Generator:
             'attempt': lambda: rng.choice([0, [1, 2, 3, 20], Raw('0.0'), Raw('1e400')]),
             'max_attempts': lambda: rng.choice([20, [1, 5, 6, 7], 40000]),
             'args': lambda: rng.choice(OBJECTS[1:]), 'meta': lambda: rng.choice(OBJECTS[1:]),
-            'tags': lambda: rng.choice(['a', ' URGENT', 'É', 'ÀÉ', 'İSIı', ['a', 'b'], ['b', None, ' '], ['new']]),
+            'tags': lambda: rng.choice(['a', 'URGENT', 'é', 'É', ['a', 'b'], ['b', 'b'], ['new']]),
+            'attempted_by': lambda: rng.choice(['node-1', 'b', ['node-1', 'b'], ['nobody'], 'B']),
+            'error': lambda: rng.choice(['oops', 'oo', 'Oops', 'attempt', 'o' * 9]),
             'all': lambda: True,
         }
         for name in TIMES:
             good[name] = lambda: {key: rng.choice(ISO) for key in
                                   rng.choice([['after'], ['before'], ['after', 'before']])}
         bad = {
-            'id': [None, 1.5, '1', [], [1, None], [1, 'x'], {}, True, [[1]]],
+            'id': [None, 1.5, '-1', '', ' 1', '1.0', [], [1, None], [1, 'x'], {}, True, [[1]]],
             'state': ['' if 'suspended' in self.states else 'suspended', 'Available', 'nonsense', None, [], ['available', None], 5, {}],
             'queue': [None, 5, [], ['default', 5], {}, True], 'worker': [None, 1, [], {}, [None]],
             'priority': [0.5, '0', None, [], [0.5]], 'attempt': ['x', None, {}],
             'max_attempts': [True, [], 'x'], 'args': [{}, [], None, 'a', [1], 5],
-            'meta': [{}, [], None, 1, True], 'tags': ['', ' ', [], [None], 5, True, None, [['a']], {}],
+            'meta': [{}, [], None, 1, True], 'tags': ['', ' ', [], [None], 5, True, None, [['a']], {},
+                                                    ['a', 7], ['a', None], ['a', ' ']],
+            'attempted_by': ['', '\t', [], [None], 5, {}, ['b', 5]],
+            'error': ['', None, 5, ['oops'], {}, True],
+            'not': [{}, None, 'x', [], True, {'unknown': 1}, {'id': 'x'},
+                    {'not': {'not': {'not': {'all': True}}}}, {'not': {}}],
             'all': [False, None, 1, 'true', [], {}], 'unknown': [1], 'State': ['available'], '': [1],
         }
         for name in TIMES:
             bad[name] = [{}, None, '2024-01-01', {'after': None}, {'since': '2024-01-01'}, [], 5,
                          {'after': rng.choice(NO_TIME)}, {'before': 5, 'after': '2024-01-01'}]
         if self.chance(0.03):
-            return rng.choice([Null, None, {}, [], 'x', 5, True, [{'all': True}]])
-        if self.chance(0.3):
+            return rng.choice([Null if depth == 1 else None, None, {}, [], 'x', 5, True,
+                               [{'all': True}]])
+        if self.chance(0.3 / depth):
             return {'all': True}
         found = {key: good[key]() for key in rng.sample(list(good), rng.choice([1, 1, 1, 2, 3]))}
+        if depth < 3 and self.chance(0.2):
+            found['not'] = self.filter(depth + 1)
         if self.chance(0.15):
             key = rng.choice(list(bad))
             found[key] = rng.choice(bad[key])

@@ -1,7 +1,8 @@
 -- The contract as plain SQL: filters and what is done by them.
 
 -- Refuses what is no filter.
-CREATE FUNCTION model.check_filter(filter jsonb) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION model.check_filter(filter jsonb, depth integer DEFAULT 1) RETURNS void
+LANGUAGE plpgsql AS $$
 DECLARE
 	c record;
 	elements jsonb;
@@ -16,7 +17,8 @@ BEGIN
 		elements := CASE c.type WHEN 'array' THEN c.value ELSE jsonb_build_array(c.value) END;
 		fits := elements <> '[]' AND CASE
 			WHEN c.key IN ('id', 'priority', 'attempt', 'max_attempts') THEN
-				(SELECT bool_and(model.is_whole(e)) FROM jsonb_array_elements(elements) e)
+				(SELECT bool_and(model.is_whole(e) OR c.key = 'id' AND jsonb_typeof(e) = 'string'
+					AND e #>> '{}' ~ '^[0-9]+$') FROM jsonb_array_elements(elements) e)
 			WHEN c.key IN ('queue', 'worker') THEN
 				(SELECT bool_and(jsonb_typeof(e) = 'string') FROM jsonb_array_elements(elements) e)
 			WHEN c.key = 'state' THEN
@@ -24,8 +26,11 @@ BEGIN
 						(enum_range((SELECT state FROM twin.oban_jobs WHERE false))::text[]))
 				 FROM jsonb_array_elements(elements) e)
 			WHEN c.key IN ('args', 'meta') THEN c.type = 'object' AND c.value <> '{}'
-			WHEN c.key = 'tags' THEN c.type IN ('string', 'array')
-				AND coalesce(model.tags(elements), '{}') <> '{}'
+			WHEN c.key IN ('tags', 'attempted_by') THEN
+				(SELECT bool_and(jsonb_typeof(e) = 'string' AND NOT model.is_blank(e #>> '{}'))
+				 FROM jsonb_array_elements(elements) e)
+			WHEN c.key = 'error' THEN c.type = 'string' AND c.value <> '""'
+			WHEN c.key = 'not' THEN c.type = 'object' AND c.value <> '{}' AND depth < 3
 			WHEN c.key IN ('inserted_at', 'scheduled_at', 'attempted_at', 'completed_at',
 					'cancelled_at', 'discarded_at') THEN
 				CASE WHEN c.type = 'object' THEN c.value <> '{}' AND (SELECT
@@ -35,6 +40,8 @@ BEGIN
 		END;
 		IF NOT fits THEN
 			PERFORM model.refuse(CASE WHEN c.key LIKE '%\_at' THEN '22000' ELSE '22023' END);
+		ELSIF c.key = 'not' THEN
+			PERFORM model.check_filter(c.value, depth + 1);
 		END IF;
 	END LOOP;
 END $$;
@@ -46,6 +53,7 @@ DECLARE
 	fields jsonb := to_jsonb(job);
 	c record;
 	at timestamp;
+	named text[];
 	matches boolean;
 BEGIN
 	FOR c IN SELECT key, value, jsonb_typeof(value) AS type FROM jsonb_each(filter) LOOP
@@ -53,9 +61,16 @@ BEGIN
 			CONTINUE;
 		ELSIF c.key IN ('args', 'meta') THEN
 			matches := fields -> c.key @> c.value;
-		ELSIF c.key = 'tags' THEN
-			matches := job.tags::text[] @> model.tags(CASE c.type WHEN 'array' THEN c.value
-				ELSE jsonb_build_array(c.value) END);
+		ELSIF c.key IN ('tags', 'attempted_by') THEN
+			named := ARRAY(SELECT jsonb_array_elements_text(CASE c.type WHEN 'array' THEN c.value
+				ELSE jsonb_build_array(c.value) END));
+			matches := CASE c.key WHEN 'tags' THEN job.tags::text[] @> named
+				ELSE job.attempted_by::text[] && named END;
+		ELSIF c.key = 'error' THEN
+			matches := EXISTS (SELECT FROM jsonb_array_elements(to_jsonb(job.errors)) e
+				WHERE position(c.value #>> '{}' IN coalesce(e ->> 'error', e #>> '{}')) > 0);
+		ELSIF c.key = 'not' THEN
+			matches := NOT model.matches(job, c.value);
 		ELSIF c.type = 'object' THEN
 			at := (fields ->> c.key)::timestamp;
 			matches := at IS NOT NULL
@@ -63,8 +78,10 @@ BEGIN
 				AND (NOT c.value ? 'before' OR at < model.time(c.value -> 'before'));
 		ELSE
 			-- jsonb compares its numbers as numbers.
-			matches := fields -> c.key IN (SELECT jsonb_array_elements(CASE c.type
-				WHEN 'array' THEN c.value ELSE jsonb_build_array(c.value) END));
+			matches := fields -> c.key IN (SELECT CASE WHEN c.key = 'id'
+					THEN (e #>> '{}')::numeric::text::jsonb ELSE e END
+				FROM jsonb_array_elements(CASE c.type WHEN 'array' THEN c.value
+					ELSE jsonb_build_array(c.value) END) e);
 		END IF;
 		IF matches IS NOT TRUE THEN
 			RETURN false;

@@ -24,13 +24,14 @@ CHANGES = ['args', 'meta', 'max_attempts', 'priority', 'queue', 'worker', 'sched
 TIME_KEYS = ['inserted_at', 'scheduled_at', 'attempted_at', 'completed_at', 'cancelled_at',
              'discarded_at']
 FILTERS = ['id', 'state', 'queue', 'worker', 'priority', 'attempt', 'max_attempts', 'args', 'meta',
-           'tags', 'all'] + TIME_KEYS
+           'tags', 'attempted_by', 'error', 'not', 'all'] + TIME_KEYS
 ODD = ['"', "'", '%s', '%', '$1', '$$', '\\', '.', ' ', '\n', '\x01', '{}', '--', '/*', ';', 'A', 'é', '𝄞',
        'select', 'jobs', "E'", '"."']
 STATES = ['available', 'scheduled', 'executing', 'retryable', 'completed', 'discarded', 'cancelled',
           'suspended']
 GOOD_FILTERS = ['{"all": true}', '{"queue": "mail"}', '{"state": ["available", "completed"]}',
-                '{"id": [1, 3, 5, 7]}', '{"tags": "a", "args": {"n": 4}}']
+                '{"id": [1, "3", 5, 7]}', '{"tags": "a", "args": {"n": 4}}',
+                '{"error": "oops", "not": {"attempted_by": ["node-1", "x"]}}']
 GOOD_CHANGES = ['{"priority": 1}', '{"schedule_in": 60, "tags": ["x"]}', '{"args": {}}', '{}']
 
 
@@ -80,10 +81,16 @@ class Inputs:
         rng = self.rng
         if key in ('args', 'meta'):
             return self.any_object()
+        if key == 'id' and rng.random() < 0.3:
+            return rng.choice(['"1"', '"5"', '"007"', f'"{"9" * 40}"', '"-1"', '"1x"', '""'])
         if key in ('max_attempts', 'priority', 'attempt', 'id'):
             return rng.choice(['1', '2', '3', '5', '7'] + NUMBERS[:8])
         if key in ('queue', 'worker'):
             return self.string(rng.choice(['mail', 'App.Worker', 'other', 'é', 'x' * 127]))
+        if key == 'attempted_by':
+            return self.string(rng.choice(['node-1', 'x', 'é', ' ']))
+        if key == 'error':
+            return self.string(rng.choice(['oops', 'o', '%', 'é', '"', 'x' * 999]))
         if key == 'state':
             return self.string(rng.choice(STATES))
         if key == 'tags':
@@ -128,10 +135,14 @@ class Inputs:
     def filter_value(self, key):
         if key == 'all':
             return 'true'
+        if key == 'not':
+            return self.filter()
         if key in TIME_KEYS:
             sides = self.rng.choice([['after'], ['before'], ['after', 'before']])
             return '{' + ','.join(f'"{s}":{self.value(key)}' for s in sides) + '}'
-        return self.value(key) if key in ('args', 'meta', 'tags') else \
+        if key == 'tags':
+            return self.one_or_list(lambda: self.rng.choice(TAGS))
+        return self.value(key) if key in ('args', 'meta', 'error') else \
             self.one_or_list(lambda: self.value(key))
 
     def filter(self):
