@@ -11,6 +11,9 @@ STATES = ['available', 'scheduled', 'executing', 'retryable', 'completed', 'disc
 QUEUES = ['default', 'mail', 'Ünï "q"', "o'clock\\", 'tab\there']
 WORKERS = ['App.Worker', 'App.Mailer', "It's"]
 WHIMS = ['Keeps', 'Waits', 'Hurries']  # workers whose jobs a trigger gives another state
+# Workers whose jobs are refused: by a trigger, or by a constraint that waits. One stops the whole call.
+REFUSED = ['Refuses', 'Refuses', 'Refuses later', 'Refuses later', 'Defers', 'Defers', 'Breaks']
+LIVE = ['available', 'scheduled', 'executing', 'retryable']
 TAGS = ['a', 'b', 'urgent', 'New', 'é', '', 'ÀÉ', 'İsIı', 'ΑΣ', 'ẞŸ', 'Ⱥ', 'ЖＦ', '\U00010400']
 PAST = ['2024-01-02 03:04:05.678901', '2024-02-29 00:00:00', '1999-12-31 23:59:59.999999']
 FUTURE = ['2099-01-02 00:00:00', '2150-06-07 08:09:10.5']
@@ -32,6 +35,7 @@ TIMES = ['inserted_at', 'scheduled_at', 'attempted_at', 'completed_at', 'cancell
          'discarded_at']
 OBJECTS = [{}, {'a': 1}, {'a': 1, 'b': [1, 2]}, {'a': {'b': 'c'}}, {'uniq_bmp': [1, 2]},
            {'uniq_bmp': None, 'a': 1}, {'x': 'é\n"'}, {'n': 1.50}]
+ONLY = [{'only': 1}, {'only': 'x', 'a': 1}]  # args of which there may be one job that waits or runs
 
 
 class Generator:
@@ -42,6 +46,7 @@ class Generator:
         self.nullable = table['nullable']
         self.schema = table['schema']
         self.partitions = table.get('partitions', [])
+        self.refused = 0  # how many of the jobs are refused
 
     def chance(self, probability):
         return self.rng.random() < probability
@@ -61,7 +66,8 @@ class Generator:
         errors = [{'at': '2024-01-03T00:00:00Z', 'attempt': 1, 'error': 'oops'}][:rng.randint(0, 1)]
         job = {
             'id': job_id, 'state': rng.choice(self.states), 'queue': rng.choice(QUEUES),
-            'worker': rng.choice(WHIMS if self.chance(0.15) else WORKERS),
+            'worker': rng.choice(WHIMS if self.chance(0.15) else
+                                 REFUSED if self.chance(self.refused) else WORKERS),
             'attempt': attempt, 'max_attempts': most,
             'priority': rng.randint(0, 3), 'args': rng.choice(OBJECTS), 'meta': rng.choice(OBJECTS),
             'tags': sorted(set(self.some(TAGS, 0))), 'errors': errors,
@@ -86,7 +92,20 @@ class Generator:
         ids = self.rng.sample(range(1, 13), self.rng.randint(1, 8))
         if self.chance(0.05):
             ids.append(2**63 - 1)
-        return [self.job(i) for i in ids]
+        self.refused = self.rng.choice([0, 0.1, 0.4])
+        jobs = [self.job(i) for i in ids]
+        if self.chance(0.3):
+            self.name(jobs, 0.5)
+        return jobs
+
+    def name(self, jobs, share):
+        """Gives some of the jobs names, of which the first that waits or runs has each alone."""
+        seen = set()
+        for job in jobs:
+            args = self.rng.choice(ONLY)
+            if self.chance(share) and not (job['state'] in LIVE and args['only'] in seen):
+                job['args'] = args
+                seen.update([args['only']] * (job['state'] in LIVE))
 
     # ---- arguments
 
@@ -122,7 +141,10 @@ class Generator:
         return self.part('prefix', Option(text))
 
     def changes_part(self):
-        return self.part('changes', Json(self.changes()))
+        changes = self.changes()
+        if isinstance(changes, dict) and self.chance(0.05):
+            changes['args'] = self.rng.choice(ONLY)
+        return self.part('changes', Json(changes))
 
     def filter_part(self):
         return self.part('filter', Json(self.filter()))
@@ -283,6 +305,8 @@ class Generator:
         """More jobs than a callable's are locked or written at once, in calls over all of them."""
         ids = self.rng.sample(range(1, 3000), 1200)
         self.parts = {}
+        if self.chance(0.5):
+            return self.large_refused_case(ids, number)
         calls = []
         for name in self.rng.sample(['tag', 'tag_row', 'later', 'merge', 'nothing', 'pick'], number):
             array = self.part('ids', Ids(ids))
@@ -294,18 +318,48 @@ class Generator:
                 f"context => {context})"), self.parts, {}))
         return [self.job(i) for i in ids], calls
 
+    def large_refused_case(self, ids, number):
+        """Calls over all of these jobs, some of which are refused, lonely ones or many together."""
+        rng = self.rng
+        jobs = []
+        for job_id in ids:
+            if self.chance(0.01):
+                self.refused = rng.choice([0, 0, 0.02, 0.9])
+            jobs.append(self.job(job_id))
+            if jobs[-1]['worker'] == 'Breaks':
+                jobs[-1]['worker'] = 'Refuses'
+        self.name(jobs, 0.02)
+        calls = []
+        for verb in rng.sample(['cancel', 'retry', 'delete', 'update'], number):
+            changes = ', changes => {"priority": 3, "max_attempts": 21}'.replace('{', "'{") + "'"
+            skip = f"{changes if verb == 'update' else ''}, skip_refused => true"
+            text = rng.choice([
+                f"SELECT * FROM @m.oban_manage_jobs('{verb}', {self.part('ids', Ids(ids))}{skip})",
+                f"SELECT * FROM @m.oban_manage_all_jobs('{verb}', "
+                f"filter => {self.part('filter', Json({'all': True}))}{skip})",
+                f"CALL @m.oban_{verb}_in_batches(filter => "
+                f"{self.part('filter', Json({'all': True}))}, batch_size => "
+                f"{rng.choice([100, 1000, 5000])}{skip})"])
+            settings = {'differ.refuses': 'on'}
+            if text.startswith('CALL'):
+                settings['differ.defers'] = 'on'
+            calls.append(Call(*self.both('large refused', text), self.parts, settings))
+        return jobs, calls
+
     def call(self, jobs):
         """One call over a table that these jobs are in, or were."""
         ids = [job['id'] for job in jobs]
+        self.skips = False
         kind = self.rng.choice(
             ['cancel', 'retry', 'delete'] * 3 + ['update'] * 5 + ['update_with'] * 4 +
             ['cancel_all', 'retry_all', 'delete_all', 'update_all', 'update_all', 'all_jobs',
-             'all_jobs', 'manage', 'manage', 'manage', 'read', 'batches', 'batches', 'trigger',
-             'trigger', 'answer'])
+             'all_jobs', 'update_all_with', 'manage', 'manage', 'manage', 'manage_all', 'manage_all',
+             'manage_all', 'read', 'batches', 'batches', 'batches', 'trigger', 'trigger', 'answer'])
         self.parts = {}
         verb, _, everything = kind.partition('_all')
         made = self.call_verb_all(verb) if everything == '' and kind.endswith('_all') and \
-            verb != 'update' else getattr(self, f'call_{kind}', self.call_verb)(kind, ids)
+            verb not in ('update', 'manage') else \
+            getattr(self, f'call_{kind}', self.call_verb)(kind, ids)
         settings = {}
         if self.chance(0.1):
             settings['oban_manage.notify'] = 'off'
@@ -319,6 +373,10 @@ class Generator:
             settings['plan_cache_mode'] = 'force_generic_plan'
         if self.chance(0.1):
             settings['differ.decoy'] = 'on'
+        if self.chance(0.9 if self.skips else 0.05):
+            settings['differ.refuses'] = 'on'
+            if kind == 'batches':
+                settings['differ.defers'] = 'on'
         return Call(*made, self.parts, settings)
 
     def both(self, kind, text):
@@ -352,12 +410,14 @@ class Generator:
         return self.both(f'update {form}',
                          f'SELECT * FROM @m.{name}({target}, {changes}{self.prefix()})')
 
-    def call_update_with(self, _, ids):
+    def with_callable(self, ids):
         reg, context = self.callable_and_context(ids)
         if context is not Null:
-            context = f", context => {self.part('context', Json(context))}"
-        else:
-            context = ''
+            return reg, f", context => {self.part('context', Json(context))}"
+        return reg, ''
+
+    def call_update_with(self, _, ids):
+        reg, context = self.with_callable(ids)
         if self.chance(0.2):
             got, wanted = self.instance(ids, f'@m.oban_update_job_with(j, {reg}{context})')
             return 'update_with record', got, wanted
@@ -375,11 +435,27 @@ class Generator:
             f'{self.max_jobs()}{self.prefix()}'
         return self.both('update_all', f'SELECT @m.oban_update_all_jobs({text}) AS v')
 
+    def call_update_all_with(self, _, ids):
+        reg, context = self.with_callable(ids)
+        text = f'{self.filter_part()}, {reg}{context}{self.max_jobs()}{self.prefix()}'
+        return self.both('update_all_with', f'SELECT @m.oban_update_all_jobs_with({text}) AS v')
+
     def call_all_jobs(self, _, __):
         text = f'{self.filter_part()}{self.max_jobs()}{self.prefix()}'
         return self.both('all_jobs', f'SELECT * FROM @m.oban_all_jobs({text})')
 
-    def call_manage(self, _, ids):
+    def skipping(self):
+        """The arguments that have jobs passed over: nobody holds any."""
+        given = {'skip_refused': self.rng.choice(['true', 'true', 'false', None]),
+                 'skip_locked': self.rng.choice(['true', 'false', None, None])}
+        if self.chance(0.02):
+            given[self.rng.choice(list(given))] = 'NULL'
+        self.skips = given['skip_refused'] == 'true'
+        return ''.join(self.part(name, Option(f', {name} => {value}'))
+                       for name, value in given.items() if value)
+
+    def managing(self):
+        """The arguments that both functions with outcomes have, around those that say which jobs."""
         rng = self.rng
         action = rng.choice(['cancel', 'retry', 'delete', 'update', 'update', 'update'])
         with_changes = action == 'update'
@@ -388,14 +464,21 @@ class Generator:
         if self.chance(0.04):
             with_changes = not with_changes
         changes = f', changes => {self.changes_part()}' if with_changes else ''
-        dry = rng.choice(['', '', ', dry_run => false', ', dry_run => true'])
-        if self.chance(0.02):
-            dry = ', dry_run => NULL'
+        dry = self.part('dry', Option(', dry_run => NULL' if self.chance(0.02) else rng.choice(
+            ['', '', ', dry_run => false', ', dry_run => true'])))
+        kind = action if action in ('cancel', 'retry', 'delete') else 'update'
+        return kind, 'NULL' if action is None else quote(action), f'{changes}{dry}{self.skipping()}'
+
+    def call_manage(self, _, ids):
+        kind, action, rest = self.managing()
         ids = self.array(Null if self.chance(0.03) else self.ids(ids))
-        name = 'NULL' if action is None else quote(action)
-        return self.both(
-            f'manage {action}' if action in ('cancel', 'retry', 'delete') else 'manage update',
-            f'SELECT * FROM @m.oban_manage_jobs({name}, {ids}{changes}{dry}{self.prefix()})')
+        return self.both(f'manage {kind}',
+                         f'SELECT * FROM @m.oban_manage_jobs({action}, {ids}{rest}{self.prefix()})')
+
+    def call_manage_all(self, _, __):
+        kind, action, rest = self.managing()
+        text = f'{action}, {self.filter_part()}{rest}{self.max_jobs()}{self.prefix()}'
+        return self.both(f'manage_all {kind}', f'SELECT * FROM @m.oban_manage_all_jobs({text})')
 
     def call_read(self, _, ids):
         target = f"({self.rng.choice(ids + [self.job_id(), 'NULL'])})::bigint"
@@ -407,22 +490,27 @@ class Generator:
         return self.both('job_cancelled',
                          f'SELECT @m.oban_job_cancelled({target}{self.prefix()}{attempt}) AS v')
 
-    def call_batches(self, _, __):
+    def call_batches(self, _, ids):
         rng = self.rng
-        verb = rng.choice(['cancel', 'retry', 'retry', 'delete', 'update', 'update'])
+        verb = rng.choice(['cancel', 'retry', 'retry', 'delete', 'update', 'update', 'update_with'])
         options = {'batch_size': rng.choice(['1', '2', '3', '3', '100']), 'pause': "'0'",
-                   'spread': rng.choice(["'0'", "'10 minutes'", "'3 days'", "'1 month'"])}
+                   'spread': rng.choice(["'0'", "'10 minutes'", "'3 days'", "'1 month'"]),
+                   'max_jobs': rng.choice(['1', '2', '3', '5', 'NULL'])}
         for name in options:
             if self.chance(0.03):
-                options[name] = rng.choice(['NULL', '0' if name == 'batch_size' else "'-1 s'"])
+                options[name] = rng.choice(['NULL', "'-1 s'" if name in ('pause', 'spread') else '0'])
         if verb != 'retry':
             del options['spread']
         given = ''.join(self.part(name, Option(f', {name} => {value}'))
-                        for name, value in options.items() if self.chance(0.8))
-        changes = f', {self.changes_part()}' if verb == 'update' else ''
+                        for name, value in options.items()
+                        if self.chance(0.3 if name == 'max_jobs' else 0.8))
+        what = f', {self.changes_part()}' if verb == 'update' else ''
+        if verb == 'update_with':
+            what = ', ' + ''.join(self.with_callable(ids))
         jobs = self.filter_part() if self.chance(0.6) else self.part('filter', Json({'all': True}))
-        return self.both(f'batches {verb}',
-                         f'CALL @m.oban_{verb}_in_batches({jobs}{changes}{given}{self.prefix()})')
+        name = verb.replace('_with', '') + '_in_batches' + '_with' * verb.endswith('_with')
+        return self.both(f'batches {verb}', f'CALL @m.oban_{name}({jobs}{what}{given}'
+                         f'{self.skipping()}{self.prefix()})')
 
     def row(self, row_id, ids):
         """A row of an application's table, which names jobs."""

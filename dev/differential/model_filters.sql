@@ -151,6 +151,7 @@ BEGIN
 	PERFORM model.refuse_any(model.wrong_filter(filter), model.wrong_changes(changes),
 		CASE WHEN max_jobs < 0 THEN '22023' END);
 	job_ids := model.find(NULL, filter, max_jobs, prefix);
+	PERFORM model.check_attempts(job_ids, changes);
 	PERFORM model.apply(id, changes) FROM unnest(job_ids) id;
 	RETURN cardinality(job_ids);
 END $$;

@@ -1,4 +1,4 @@
--- The contract as plain SQL: changes, update, update with a callable, and oban_manage_jobs.
+-- The contract as plain SQL: changes, update, and update with a callable.
 
 -- ---- values
 
@@ -119,11 +119,16 @@ DECLARE
 	at timestamp := model.schedule(changes);
 	c record;
 BEGIN
+	IF changes = '{}' THEN
+		RETURN;
+	END IF;
 	SELECT * INTO old FROM twin.oban_jobs WHERE id = job_id;
 	IF (changes -> 'max_attempts')::numeric < model.least_attempts(old) THEN
-		PERFORM model.refuse('22023');
+		PERFORM model.refuse('22023', format('invalid value for "max_attempts": %s',
+			(changes -> 'max_attempts')::integer));
 	END IF;
-	-- All at once, for the table's own checks see the row as it will be.
+	-- All at once, for the table's own checks see the row as it will be. The tags by an assignment, not
+	-- a cast, which would cut what is too long.
 	UPDATE twin.oban_jobs SET
 		args = coalesce(changes -> 'args', args),
 		meta = coalesce(changes -> 'meta', meta),
@@ -132,14 +137,11 @@ BEGIN
 		queue = coalesce(changes ->> 'queue', queue),
 		worker = coalesce(changes ->> 'worker', worker),
 		scheduled_at = coalesce(at, scheduled_at),
+		tags = CASE WHEN changes ? 'tags' THEN model.tags(changes -> 'tags') ELSE tags::text[] END,
 		state = CASE WHEN state = 'available' AND at > timezone('UTC', now()) THEN 'scheduled'
 			WHEN state = 'scheduled' AND at <= timezone('UTC', now()) THEN 'available'
 			ELSE state END
 	WHERE id = job_id;
-	-- An assignment, not a cast, which would cut what is too long.
-	IF changes ? 'tags' THEN
-		UPDATE twin.oban_jobs SET tags = model.tags(changes -> 'tags') WHERE id = job_id;
-	END IF;
 	IF changes ? 'queue' OR (old.state = 'scheduled' AND at <= timezone('UTC', now())) THEN
 		PERFORM model.wake(queue) FROM twin.oban_jobs WHERE id = job_id AND state = 'available';
 	END IF;
@@ -161,16 +163,23 @@ BEGIN
 	END IF;
 END $$;
 
+-- What is too few for one of the jobs is so before any is written.
+CREATE FUNCTION model.check_attempts(job_ids bigint[], changes jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+	IF EXISTS (SELECT FROM twin.oban_jobs j WHERE id = ANY (job_ids)
+			AND model.least_attempts(j) > (changes -> 'max_attempts')::numeric) THEN
+		PERFORM model.refuse('22023');
+	END IF;
+END $$;
+
 CREATE FUNCTION model.oban_update_job(job_ids bigint[], changes jsonb, prefix text DEFAULT NULL)
 RETURNS SETOF public.oban_job LANGUAGE plpgsql AS $$
 BEGIN
 	-- Which of several mistakes is reported is not in the contract: the order is the extension's.
 	PERFORM model.check_prefix(prefix);
 	PERFORM model.check_changes(changes, model.most('max_attempts'));
-	IF EXISTS (SELECT FROM twin.oban_jobs j WHERE id = ANY (job_ids)
-			AND model.least_attempts(j) > (changes -> 'max_attempts')::numeric) THEN
-		PERFORM model.refuse('22023');
-	END IF;
+	PERFORM model.check_attempts(job_ids, changes);
 	PERFORM model.must_exist(job_ids);
 	PERFORM model.apply(id, changes) FROM model.ids(job_ids) id;
 	RETURN QUERY SELECT j.* FROM model.ids(job_ids) id, model.job(id) j;
@@ -227,8 +236,8 @@ BEGIN
 	RETURN format('SELECT %s(%s%s)', callable, job, CASE f.pronargs WHEN 2 THEN ', $2' END);
 END $$;
 
--- Calls the callable for one job that exists, and makes the changes.
-CREATE FUNCTION model.call_for(query text, job_id bigint, context jsonb) RETURNS void
+-- Calls the callable for one job that exists, and makes the changes, if there are any.
+CREATE FUNCTION model.call_for(query text, job_id bigint, context jsonb) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
 	changes jsonb;
@@ -238,6 +247,7 @@ BEGIN
 		PERFORM model.check_changes(changes, model.most('max_attempts'));
 		PERFORM model.apply(job_id, changes);
 	END IF;
+	RETURN changes <> '{}';
 END $$;
 
 CREATE FUNCTION model.oban_update_job_with(job_ids bigint[], callable regproc,
@@ -273,78 +283,4 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	RETURN model.oban_update_job_with(model.instance(job), callable, context);
-END $$;
-
--- ---- outcomes
-
-CREATE FUNCTION model.oban_manage_jobs(action text, job_ids bigint[], changes jsonb DEFAULT NULL,
-	dry_run boolean DEFAULT false, prefix text DEFAULT NULL)
-RETURNS TABLE (job_id bigint, outcome text, old_state text, new_state text, reason text)
-LANGUAGE plpgsql AS $$
-DECLARE
-	spent boolean;
-BEGIN
-	IF action IS NULL OR dry_run IS NULL OR (action = 'update' AND changes IS NULL) THEN
-		PERFORM model.refuse('22004');
-	ELSIF action NOT IN ('cancel', 'retry', 'delete', 'update')
-		OR (action <> 'update' AND changes IS NOT NULL) THEN
-		PERFORM model.refuse('22023');
-	END IF;
-	PERFORM model.check_prefix(prefix);
-	IF action = 'update' THEN
-		PERFORM model.check_changes(changes, model.most('max_attempts'));
-	END IF;
-	BEGIN
-		FOR job_id IN SELECT * FROM model.ids(job_ids) LOOP
-			IF dry_run THEN
-				-- It does not see what a trigger wants.
-				PERFORM set_config('differ.whims', 'off', true);
-			END IF;
-			spent := (SELECT model.is_spent(j) FROM twin.oban_jobs j WHERE id = job_id);
-			SELECT state INTO old_state FROM twin.oban_jobs WHERE id = job_id;
-			IF old_state IS NULL THEN
-				outcome := 'not_found';
-			ELSIF action = 'update' THEN
-				BEGIN
-					PERFORM model.apply(job_id, changes);
-				EXCEPTION WHEN check_violation OR string_data_right_truncation THEN
-					-- A dry run knows nothing of the table's own checks.
-					IF NOT dry_run THEN
-						RAISE;
-					END IF;
-					PERFORM model.apply(job_id, changes - '{queue,worker,tags}'::text[]);
-				END;
-				outcome := 'updated';
-			ELSIF NOT model.change(action, job_id) THEN
-				outcome := 'ignored';
-			ELSE
-				outcome := CASE action WHEN 'cancel' THEN 'cancelled' WHEN 'retry' THEN 'retried'
-					ELSE 'deleted' END;
-			END IF;
-			SELECT state INTO new_state FROM twin.oban_jobs WHERE id = job_id;
-			reason := CASE outcome
-				WHEN 'not_found' THEN
-					format('schema "%s" has no such job', current_setting('differ.prefix'))
-				WHEN 'updated' THEN 'jobs in any state are updated'
-				WHEN 'ignored' THEN CASE
-					WHEN action = 'retry' AND spent AND old_state NOT IN ('available', 'executing')
-						THEN 'the job has made as many attempts as max_attempts can hold'
-					ELSE format(CASE WHEN model.fate(action, old_state) IS NULL
-						THEN '%s jobs are not %s'
-						ELSE 'a trigger or policy of the table kept the job from being %2$s' END,
-						old_state, CASE action
-						WHEN 'cancel' THEN 'cancelled' WHEN 'retry' THEN 'retried' ELSE 'deleted' END) END
-				ELSE format('%s jobs are %s', old_state, outcome) || CASE WHEN action = 'cancel'
-					AND old_state = 'executing' AND model.notifies() AND octet_length(
-						current_setting('differ.prefix') || '.oban_signal') < 64
-					THEN ', and their workers told'
-					ELSE '' END END;
-			RETURN NEXT;
-		END LOOP;
-		IF dry_run THEN
-			RAISE SQLSTATE 'DRY00';
-		END IF;
-	EXCEPTION WHEN SQLSTATE 'DRY00' THEN
-		NULL;
-	END;
 END $$;

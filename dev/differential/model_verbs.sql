@@ -3,12 +3,13 @@
 -- The functions bear the extension's own names and live in schema model, so that one text of a call
 -- serves both. They know nothing of its code: one loop, one job at a time, no locks, no kept plans.
 -- Their table is twin.oban_jobs; what they tell is told to the channel "model". A refusal has no
--- text, only its SQLSTATE, for that is what is compared.
+-- text, only its SQLSTATE, for that is what is compared; but for one that a call may pass over.
 CREATE SCHEMA model;
 
-CREATE FUNCTION model.refuse(code text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION model.refuse(code text, message text DEFAULT 'refused by the model') RETURNS void
+LANGUAGE plpgsql AS $$
 BEGIN
-	RAISE EXCEPTION USING ERRCODE = code, MESSAGE = 'refused by the model';
+	RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message;
 END $$;
 
 -- The SQLSTATE of a refusal, which is 22000, for any of class 22, where arguments are wrong in several

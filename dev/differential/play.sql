@@ -25,6 +25,40 @@ CREATE TRIGGER whim BEFORE UPDATE ON %I.oban_jobs FOR EACH ROW
 	WHEN (OLD.worker IN ('Keeps', 'Waits', 'Hurries')) EXECUTE FUNCTION differ.whim()
 $q$, home) FROM unnest(ARRAY[:'schema', 'twin']) home \gexec
 
+-- While differ.refuses is on, some workers' jobs are refused: before they are written, afterwards, and,
+-- while differ.defers is on too, by a constraint that waits for the end of the transaction. One
+-- worker's error is none that refuses a job.
+CREATE FUNCTION differ.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('differ.refuses', true) = 'on'
+		AND current_setting('differ.whims', true) IS DISTINCT FROM 'off'
+		AND (OLD.worker <> 'Defers' OR current_setting('differ.defers', true) = 'on')
+	THEN
+		RAISE EXCEPTION USING MESSAGE = format('%s is refused', OLD.id), ERRCODE =
+			CASE OLD.worker WHEN 'Breaks' THEN '0AR00'
+			ELSE ('{P0001,23R00,22R00,27000,44000}'::text[])[1 + abs(OLD.id % 5)] END;
+	END IF;
+	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+SELECT format($q$
+CREATE TRIGGER refuse BEFORE UPDATE OR DELETE ON %1$I.oban_jobs FOR EACH ROW
+	WHEN (OLD.worker IN ('Refuses', 'Breaks')) EXECUTE FUNCTION differ.refuse();
+CREATE TRIGGER refuse_later AFTER UPDATE OR DELETE ON %1$I.oban_jobs FOR EACH ROW
+	WHEN (OLD.worker = 'Refuses later') EXECUTE FUNCTION differ.refuse();
+CREATE CONSTRAINT TRIGGER defer AFTER UPDATE OR DELETE ON %1$I.oban_jobs
+	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+	WHEN (OLD.worker = 'Defers') EXECUTE FUNCTION differ.refuse()
+$q$, home) FROM unnest(ARRAY[:'schema', 'twin']) home \gexec
+
+-- Only one job of a name in its args may wait or run. A table that is partitioned by its ids has no such
+-- index, and one that is by state has it in one partition.
+SELECT format($q$
+CREATE UNIQUE INDEX only_one ON %s ((args ->> 'only'))
+	WHERE state IN ('available', 'scheduled', 'executing', 'retryable')
+$q$, t) FROM unnest(CASE :'schema' WHEN 'by_state' THEN ARRAY['by_state.live', 'twin.oban_jobs']
+	ELSE ARRAY[format('%I.oban_jobs', :'schema'), 'twin.oban_jobs'] END) t
+WHERE :'schema' NOT LIKE 'hhh%' \gexec
+
 -- The jobs whose queue was written, in a setting, for a trigger that writes would be seen.
 CREATE FUNCTION differ.note_moved(name text, job_id bigint) RETURNS void LANGUAGE sql AS $$
 	SELECT set_config(name, concat_ws(',', nullif(current_setting(name, true), ''), job_id), false)
@@ -138,6 +172,8 @@ CREATE FUNCTION differ.try(call text, OUT result jsonb, OUT code text, OUT messa
 LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE 'SELECT jsonb_agg(to_jsonb(r)) FROM (' || call || ') r' INTO result;
+	-- Of a partition an error has the name, and of its constraints.
+	result := regexp_replace(result::text, 'relation \\"\w+\\"', 'relation \"oban_jobs\"', 'g')::jsonb;
 	code := '00000';
 EXCEPTION WHEN OTHERS THEN
 	code := SQLSTATE;
@@ -170,13 +206,16 @@ $$;
 -- arguments comes first, a null one (22004) and a wrong one (22023) are the same; with a table that
 -- does not exist any error is as good; 22000, for a time that is none, is any of its class; what the
 -- table's own checks say may come before a missing job; and when one row is out of range (22003) and
--- another breaks a check (23514), the order of the rows says which comes first. Internal errors,
+-- another breaks a check (23514), the order of the rows says which comes first, as it does where a
+-- trigger or an index refuses a job. Internal errors,
 -- statements that are none and the server's end are never right.
 CREATE FUNCTION differ.codes_agree(got text, wanted text, no_table boolean) RETURNS boolean
 LANGUAGE sql AS $$
 	SELECT got !~ '^(XX|57|58|42601)' AND (got = wanted OR (no_table AND got <> '00000' AND wanted <> '00000')
 		OR (got IN ('22004', '22023') AND wanted IN ('22004', '22023'))
 		OR (got IN ('22003', '23514') AND wanted IN ('22003', '23514'))
+		OR ((got ~ '^(P0001|23R00|22R00|27000|44000|0AR00|23505)$' OR wanted ~ '^(P0001|23R00|22R00|27000|44000|0AR00|23505)$')
+			AND got <> '00000' AND wanted <> '00000')
 		OR (wanted = '22000' AND left(got, 2) = '22')
 		OR (wanted = 'P0002' AND got IN ('22001', '23514')))
 $$;

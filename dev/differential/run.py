@@ -47,6 +47,7 @@ CALLS_A_CASE = 6
 CASES_UNTIL_LARGE = 500  # every so many there are more jobs than are locked at once,
 CALLS_A_LARGE_CASE = 2   # and these calls
 CASES_A_CLEANING = 60
+NO_TEXT = 'refused by the model'
 
 
 def psql(database, *arguments):
@@ -75,8 +76,8 @@ def prepare(name, database):
     other = ['-v', 'version=14', '-f', f'{FIXTURES}/elixir.sql'] if base == 'py' else \
         ['-f', f'{FIXTURES}/python.sql']
     psql(database, '-v', 'schema=other', *other)
-    for file in ('play', 'model_verbs', 'model_updates', 'model_filters', 'model_batches',
-                 'model_triggers'):
+    for file in ('play', 'model_verbs', 'model_updates', 'model_filters', 'model_bulk',
+                 'model_batches', 'model_triggers'):
         psql(database, '-v', f'schema={schema}', '-f', f'{HERE}/{file}.sql')
     with psycopg.connect(dbname=database, autocommit=True) as c:
         for setting in ('differ.prefix', 'oban_manage.prefix'):
@@ -100,7 +101,8 @@ class Referee:
         self.heard = []
         self.connection.add_notify_handler(lambda n: self.heard.append((n.channel, n.payload)))
         self.warned = []
-        self.connection.add_notice_handler(lambda n: self.warned.append(n.sqlstate))
+        self.connection.add_notice_handler(lambda n: self.warned.append(
+            (n.sqlstate, n.message_primary)))
         self.listen()
 
     def listen(self):
@@ -126,19 +128,21 @@ class Referee:
         return heard
 
     def call_alone(self, text, settings):
-        """Runs a CALL, which commits, and says in SQL what it gave."""
+        """Runs a CALL, which commits: what it gave, in SQL, and which jobs it warned of."""
+        warned = len(self.warned)
         for name, value in settings.items():
             self.connection.execute('SELECT set_config(%s, %s, false)', [name, value])
         try:
             affected = self.connection.execute(text).fetchone()[0]
-            return f'SELECT {affected}::bigint AS affected'
+            given = f'SELECT {affected}::bigint AS affected'
         except psycopg.Error as error:
             if error.sqlstate is None:
                 raise
-            return f"SELECT model.refuse('{error.sqlstate}')"
+            given = f"SELECT model.refuse('{error.sqlstate}')"
         finally:
             for name in settings:
                 self.connection.execute(f'RESET {name}')
+        return given, [text for code, text in self.warned[warned:] if code == '01000']
 
     def play(self, call):
         """What the call came to: SQLSTATE, whether it gave something, what differs or None."""
@@ -161,10 +165,12 @@ class Referee:
         got = call.render(call.got, 'public', self.schema)
         wanted = call.render(call.wanted, 'model', 'twin')
         self.warned.clear()
+        named, to_name = [], []
         no_table = 'prefix =>' in wanted and f"prefix => {quote(self.table['schema'])}" not in wanted
         if wanted.startswith('CALL '):
             since = self.connection.execute('SELECT clock_timestamp()').fetchone()[0]
-            wanted, got = (self.call_alone(text, call.settings) for text in (wanted, got))
+            (wanted, to_name), (got, named) = (
+                self.call_alone(text, call.settings) for text in (wanted, got))
             self.connection.execute('SELECT differ.same_times(%s)', [since])
         code, changed, differs = self.connection.execute(
             'SELECT * FROM differ.play(%s, %s, %s, %s)',
@@ -177,13 +183,23 @@ class Referee:
         payloads = [payload for channel, payload in heard if channel == 'model']
         to_tell = sorted(payload for payload in payloads if payload != 'warned')
         # Of a channel whose name is too long; with an error it comes all the same, or not.
-        warned, to_warn = '42622' in self.warned, 'warned' in payloads
+        warned = any(code == '42622' for code, _ in self.warned)
+        to_warn = 'warned' in payloads
         if warned != to_warn and code == '00000':
             told, to_tell = [*told, f'warned: {warned}'], [*to_tell, f'warned: {to_warn}']
+        if not same_warnings(named, to_name):
+            told, to_tell = told + named, to_tell + to_name
         if told != to_tell:
             differs = {**(differs or {}), 'got notifications': told,
                        'wanted notifications': to_tell}
         return code, changed or bool(told), differs
+
+
+def same_warnings(got, wanted):
+    """What the model refuses by itself has no text."""
+    return len(got) == len(wanted) and all(
+        one == other or (other.endswith(NO_TEXT) and one.startswith(other.removesuffix(NO_TEXT)))
+        for one, other in zip(got, wanted))
 
 
 def make_case(seed, name, number):
