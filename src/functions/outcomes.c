@@ -145,7 +145,7 @@ om_outcomes_init(OmOutcomes *outcomes, OmCall *call, bool dry_run, bool skip_ref
 		.state = outcomes,
 	};
 	call->observer = &outcomes->observer;
-	if (skip_refused && !outcomes->observer.dry_run)
+	if (skip_refused)
 		call->refusals = &outcomes->refusals;
 	om_job_ids_init(&outcomes->ids, 0);
 }
@@ -173,7 +173,10 @@ note_not_found(TupleTableSlot *slot, void *state)
 	if (outcome == NULL || outcome->old_state != NULL)
 		return;
 	(void) note_old_state(&row, state);
-	outcome->locked = (outcomes->call->skip_locked && outcome->refused == NULL);
+	if (outcome->refused != NULL)
+		outcome->new_state = outcome->old_state;
+	else
+		outcome->locked = outcomes->call->skip_locked && !outcomes->observer.dry_run;
 }
 
 /*
@@ -192,9 +195,9 @@ om_outcomes_complete(OmOutcomes *outcomes)
 	};
 	Datum params[OM_N_CONDITIONS];
 
-	if (outcomes->observer.dry_run ||
-		(call->refusals == NULL && !call->skip_locked &&
-		 check_enable_rls(call->jobs, InvalidOid, true) != RLS_ENABLED))
+	if (call->refusals == NULL &&
+		(outcomes->observer.dry_run ||
+		 (!call->skip_locked && check_enable_rls(call->jobs, InvalidOid, true) != RLS_ENABLED)))
 		return;
 	om_filter_restrict(&call->filter, om_job_ids_array(&outcomes->ids));
 	(void) om_filter_params(&call->filter, params);
