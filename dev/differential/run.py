@@ -182,10 +182,11 @@ class Referee:
                       if channel != 'model')
         payloads = [payload for channel, payload in heard if channel == 'model']
         to_tell = sorted(payload for payload in payloads if payload != 'warned')
-        # Of a channel whose name is too long; with an error it comes all the same, or not.
+        # Of a channel whose name is too long; with an error it comes all the same, or not, and so it
+        # does of jobs that are refused afterwards.
         warned = any(code == '42622' for code, _ in self.warned)
         to_warn = 'warned' in payloads
-        if warned != to_warn and code == '00000':
+        if warned != to_warn and code == '00000' and not (warned and 'skip_refused' in wanted):
             told, to_tell = [*told, f'warned: {warned}'], [*to_tell, f'warned: {to_warn}']
         if not same_warnings(named, to_name):
             told, to_tell = told + named, to_tell + to_name

@@ -266,19 +266,27 @@ class Inputs:
         changes = self.changes() if (action == 'update') != (rng.random() < 0.1) else ''
         return f'{self.mutate(action) if rng.random() < 0.3 else action}|{changes}'
 
-    def procedure(self, verb):
+    def procedure(self, name):
         """The arguments of a CALL, each as bytes, which may be no text, or None."""
         rng = self.rng
         good = rng.random() < 0.7
         arguments = [rng.choice(GOOD_FILTERS) if good else self.filter()]
-        if verb == 'update':
+        if name == 'update_in_batches':
             arguments.append(rng.choice(GOOD_CHANGES) if good else self.changes())
+        if name == 'update_in_batches_with':
+            arguments += [str(rng.choice(self.callables)), rng.choice(GOOD_CHANGES)] if good else \
+                self.callable().split(' ', 1)
         arguments.append(rng.choice(['1', '2', '3', '100'] if good else [
             None, '0', '-1', '2', '2147483647', '2147483648']))
         arguments.append(rng.choice(['0', '1 microsecond'] if good else [
             None, '-1 second', '-1 month 30 days', '00:00:00.001']))
-        if verb == 'retry':
+        if name == 'retry_in_batches':
             arguments.append(rng.choice(['0', '1 hour', '3 days'] if good else [None] + INTERVALS))
+        # max_jobs, skip_refused, skip_locked
+        arguments.append(rng.choice([None, '1', '3', '9223372036854775807'] if good else
+                                    [None, '0', '-1', '2', '9223372036854775808']))
+        arguments += [rng.choice(['true', 'false'] if good else ['true', 'on', '', None])
+                      for _ in range(2)]
         arguments = [None if a is None else a.encode() for a in arguments]
         if rng.random() < 0.2:
             arguments.append(bytes.fromhex(self.prefix()).replace(b'\0', b''))

@@ -7,6 +7,7 @@ import psycopg
 
 FEW, MANY = 5000, 50000
 MOST = 64  # bytes for each job
+MOST_OUTCOMES = 128  # where each job's outcome is kept until all are done
 CALLS = {
     'cancel': 'SELECT public.oban_cancel_job({ids})',
     'retry': 'SELECT public.oban_retry_job({ids})',
@@ -14,6 +15,10 @@ CALLS = {
     'update': """SELECT count(*) FROM public.oban_update_job({ids}, '{"tags": ["x"]}')""",
     'update_with': "SELECT count(*) FROM public.oban_update_job_with({ids}, 'callables.give', "
                    """'{"meta": {"a": 1}}')""",
+    'update_all_with': """SELECT public.oban_update_all_jobs_with('{"all": true}', 'callables.give',
+        '{"meta": {"a": 1}}', {count})""",
+    'manage_all': """SELECT count(*) FROM public.oban_manage_all_jobs('cancel', '{"all": true}',
+        NULL, {count}, skip_refused => true)""",
     'all_jobs': """SELECT count(*) FROM public.oban_all_jobs('{"all": true}', {count})""",
 }
 
@@ -45,9 +50,9 @@ def peak(database, call, count):
 
 
 def measure(database):
-    """Yields each call's name, and its bytes for each further job."""
+    """Yields each call's name, its bytes for each further job, and how many they may be."""
     with psycopg.connect(dbname=database) as connection:
         connection.execute('CALL fuzz.fill(%s)', [MANY])
     for name, call in CALLS.items():
         few, many = (peak(database, call, count) for count in (FEW, MANY))
-        yield name, (many - few) / (MANY - FEW)
+        yield name, (many - few) / (MANY - FEW), MOST_OUTCOMES if 'manage' in call else MOST

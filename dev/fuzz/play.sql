@@ -30,6 +30,14 @@ END $$;
 CREATE TRIGGER keep BEFORE UPDATE ON jobs.oban_jobs FOR EACH ROW WHEN (OLD.id = 5)
 	EXECUTE FUNCTION fuzz.keep();
 
+-- Some jobs are refused in some queue, after they were written.
+CREATE FUNCTION fuzz.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE check_violation USING MESSAGE = 'refused';
+END $$;
+CREATE TRIGGER refuse AFTER UPDATE OF queue ON jobs.oban_jobs FOR EACH ROW
+	WHEN (NEW.queue = 'other' AND NEW.id % 3 = 0) EXECUTE FUNCTION fuzz.refuse();
+
 -- Runs "call" once for each input, which it finds as $1 (text), and takes back what it did. Gives how
 -- often each SQLSTATE came, and the first input that came to what must not be: an error that is not
 -- allowed, or without a text. An input that fails in the same way without the call, while "conversion"
@@ -135,6 +143,10 @@ BEGIN
 	ASSERT public.oban_retry_many_jobs('{1,2}', name) > 0;
 	ASSERT (SELECT count(*) FROM public.oban_update_many_jobs('{1,2}', '{"priority": 1}', name)) = 2;
 	ASSERT public.oban_update_all_jobs('{"priority": 1}', '{"schedule_in": 9}', NULL, name) = 2;
+	ASSERT public.oban_update_all_jobs_with('{"priority": 1}', 'callables.give', '{"tags": ["t"]}',
+		NULL, name) = 2;
+	ASSERT (SELECT count(*) FROM public.oban_manage_all_jobs('update', '{"tags": "t"}',
+		'{"queue": "other"}', skip_refused => true, prefix => name)) = 2;
 	ASSERT (SELECT count(*) FROM public.oban_update_many_jobs_with('{1,2}', 'callables.give',
 		'{"queue": "x"}', name) j WHERE j.prefix = name) = 2;
 

@@ -49,6 +49,9 @@ Kind = collections.namedtuple('Kind', 'share conversions allowed calls')
 # Wrong data, constraints of the table, no such job, JSON that is too deep.
 JSON = '22|0A000|23514|P0002|54001'
 LIMITS = ['NULL'] * 3 + ['0', '1', '2', '3', '2147483647', '-1']  # {limit} of a filter's calls
+# {skips}: dry_run, skip_refused, skip_locked
+SKIPS = ['false, true, false', 'false, true, true', 'false, false, true', 'true, true, true',
+         'false, NULL, false']
 KINDS = {
     'changes': Kind(262, ['$1::jsonb'], JSON, [
         'SELECT public.oban_update_job(4, {input})',
@@ -56,6 +59,9 @@ KINDS = {
         "SELECT FROM public.oban_manage_jobs('update', '{2,4,99}', {input})",
         "SELECT FROM public.oban_manage_jobs('update', '{2,4,99}', {input}, dry_run => true)",
         """SELECT public.oban_update_all_jobs('{"all": true}', {input}, {limit})""",
+        """SELECT FROM public.oban_manage_all_jobs('update', '{"all": true}', {input}, {limit}, {skips})""",
+        "SELECT FROM public.oban_manage_jobs('update', '{2,3,4,6,99}', {input}, skip_refused => true)",
+        """SELECT public.oban_update_all_jobs_with('{"all": true}', 'callables.some', {input}, {limit})""",
         "SELECT public.oban_update_job(j, {input}) FROM jobs.oban_jobs j",
         "SELECT FROM public.oban_update_many_jobs_with('{1,3,5}', 'callables.give', {input})",
         "SELECT FROM public.oban_update_many_jobs_with('{1,2,3,4,5}', 'callables.some', {input})",
@@ -66,7 +72,10 @@ KINDS = {
         'SELECT public.oban_cancel_all_jobs({input}, {limit})',
         'SELECT public.oban_retry_all_jobs({input}, {limit})',
         'SELECT public.oban_delete_all_jobs({input}, {limit})',
-        """SELECT public.oban_update_all_jobs({input}, '{"schedule_in": 5}', {limit})"""]),
+        """SELECT public.oban_update_all_jobs({input}, '{"schedule_in": 5}', {limit})""",
+        "SELECT public.oban_update_all_jobs_with({input}, 'callables.one', NULL, {limit})",
+        """SELECT FROM public.oban_manage_all_jobs('update', {input}, '{"queue": "x"}', {limit}, {skips})""",
+        "SELECT FROM public.oban_manage_all_jobs('delete', {input}, NULL, {limit}, {skips})"]),
     'array': Kind(190, ['$1::bigint[]', '$1::integer[]', '$1::smallint[]'], 'P0002', [
         'SELECT public.oban_cancel_job({input})',
         'SELECT public.oban_retry_job({input})',
@@ -74,6 +83,7 @@ KINDS = {
         """SELECT public.oban_update_job({input}, '{"priority": 1}')""",
         "SELECT FROM public.oban_update_many_jobs_with({input}, 'callables.give', '{}')",
         "SELECT FROM public.oban_manage_jobs('retry', {input})",
+        "SELECT FROM public.oban_manage_jobs('cancel', {input}, NULL, false, NULL, true, true)",
         'SELECT public.oban_job_cancelled(i, attempt => (i % 100000)::integer) '
         'FROM unnest({input}) i']),
     'later': Kind(20, ['$1::timestamptz'], '22008|22023', [
@@ -95,18 +105,24 @@ KINDS = {
         "SELECT FROM public.oban_update_many_jobs_with('{1,2,5}', {input})",
         'SELECT public.oban_update_job_with(j, {input}) FROM jobs.oban_jobs j',
         "SELECT FROM public.oban_update_many_jobs_with('{1,2,5}', "
-        "split_part($1, ' ', 1)::oid::regproc)"]),
+        "split_part($1, ' ', 1)::oid::regproc)",
+        """SELECT public.oban_update_all_jobs_with('{"all": true}', {input}, {limit})"""]),
     'record': Kind(40, ['fuzz.make_record($1)'], JSON + '|42804|42809|42501|42P01|3F000', [
         'SELECT fuzz.try_record($1)']),
     'action': Kind(30, ["split_part($1, '|', 1), '{1,2,NULL,99}', "
                         "nullif(substr($1, strpos($1, '|') + 1), '')::jsonb"], JSON, [
         'SELECT FROM public.oban_manage_jobs({input})',
-        'SELECT FROM public.oban_manage_jobs({input}, true)']),
+        'SELECT FROM public.oban_manage_jobs({input}, true)',
+        'SELECT FROM public.oban_manage_jobs({input}, skip_refused => true, skip_locked => true)',
+        """SELECT FROM public.oban_manage_all_jobs(split_part($1, '|', 1), '{"all": true}', """
+        """nullif(substr($1, strpos($1, '|') + 1), '')::jsonb, {limit}, {skips})"""]),
     'trigger': Kind(10, ['fuzz.make_trigger($1::text[])'],
                     JSON + '|42P17|42703|42804|42809|42883|42P01|42602|39P01|3F000|27000|FUZZ1', [
         'SELECT fuzz.fire($1::text[])']),
     # These are called by the client.
-    'procedure': Kind(30, None, JSON + '|3F000|42P01', ['cancel', 'retry', 'delete', 'update']),
+    'procedure': Kind(30, None, JSON + '|3F000|42P01|42804|42809|42883|42501|27000|FUZZ1', [
+        'cancel_in_batches', 'retry_in_batches', 'delete_in_batches', 'update_in_batches',
+        'update_in_batches_with']),
 }
 
 
@@ -160,19 +176,24 @@ class Player:
             if kind != 'trigger':  # which takes DDL
                 self.run('SET LOCAL ROLE regress_oban_fuzz')
             codes, bad = self.run('SELECT * FROM fuzz.play(%s, %s, %s, %s)', [
-                call.replace('{input}', conversion).replace('{limit}', rng.choice(LIMITS)),
+                self.fill(call, conversion),
                 conversion, inputs, allowed]).fetchone()
         if bad:
             raise Bad(f'{kind}: {bad}')
         self.codes[kind].update(codes)
         return codes.get('FUZZ0', 0)
 
-    def play_procedure(self, verb, arguments, allowed):
+    def fill(self, call, conversion):
+        rng = self.inputs.rng
+        return call.replace('{input}', conversion).replace('{limit}', rng.choice(LIMITS)).replace(
+            '{skips}', rng.choice(SKIPS))
+
+    def play_procedure(self, name, arguments, allowed):
         """One CALL, which commits."""
         places = ', '.join(f'${n + 1}' for n in range(len(arguments)))
         self.run('CALL fuzz.fill()')
         result = self.connection.pgconn.exec_params(
-            f'CALL public.oban_{verb}_in_batches({places})'.encode(), arguments)
+            f'CALL public.oban_{name}({places})'.encode(), arguments)
         if self.connection.pgconn.status != psycopg.pq.ConnStatus.OK:
             raise psycopg.OperationalError(result.error_message.decode(errors='replace'))
         code, context = ((result.error_field(field) or b'').decode(errors='replace') for field in (
@@ -180,7 +201,7 @@ class Player:
         if context.startswith('unnamed portal parameter'):
             code = 'refused'
         if not re.match(allowed, code or 'FUZZ0'):
-            raise Bad(f'{verb} in batches of {arguments}: {code} {result.error_message}')
+            raise Bad(f'{name} of {arguments}: {code} {result.error_message}')
         self.codes['procedure'][code or 'FUZZ0'] += 1
         return not code
 
@@ -252,9 +273,9 @@ class Player:
                 raise Bad(f'memory: {name} grew from {middle} to {last}')
 
     def check_peaks(self):
-        for verb, growth in peaks.measure(self.database):
+        for verb, growth, most in peaks.measure(self.database):
             self.figures += f', {verb} {growth:.0f} bytes a job'
-            if growth > peaks.MOST:
+            if growth > most:
                 raise Bad(f'memory: {verb} takes {growth:.0f} bytes for each job of a call')
 
 
