@@ -98,16 +98,16 @@ note_new_state(const OmWrittenRow *row, void *state)
 }
 
 /*
- * A part of the jobs was undone: forget what was recorded about them.
+ * A try of these jobs was undone: forget what was recorded about them.
  */
 static void
-forget(const int64 *ids, int count, void *state)
+forget(const OmJobIds *ids, void *state)
 {
 	OmOutcomes *outcomes = state;
 
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < ids->count; i++)
 	{
-		OmOutcome *outcome = find_outcome(outcomes, ids[i]);
+		OmOutcome *outcome = find_outcome(outcomes, om_job_ids_data(ids)[i]);
 
 		if (outcome != NULL)
 			memset(outcome, 0, sizeof(*outcome));
@@ -136,12 +136,12 @@ om_outcomes_init(OmOutcomes *outcomes, OmCall *call, bool dry_run, bool skip_ref
 	outcomes->observer = (OmObserver){
 		.found = note_old_state,
 		.written = note_new_state,
+		.undone = forget,
 		.state = outcomes,
 		.dry_run = dry_run || (call->verb == OM_UPDATE && call->changes.columns == 0),
 	};
 	outcomes->refusals = (OmRefusals){
 		.refused = note_refusal,
-		.undone = forget,
 		.state = outcomes,
 	};
 	call->observer = &outcomes->observer;

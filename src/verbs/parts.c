@@ -46,8 +46,10 @@ try_part(const Parts *parts, int count, uint64 *changed)
 	om_job_ids_init(&ids, count);
 	for (int i = 0; i < count; i++)
 		om_job_ids_add(&ids, parts->ids[parts->from + i]);
+	parts->call->over = &ids;
 	om_filter_restrict(&parts->call->filter, om_job_ids_array(&ids));
 	error = om_call_try(parts->call, changed);
+	parts->call->over = NULL;
 	pfree(ids.array);
 	return error;
 }
@@ -138,6 +140,7 @@ om_call_run_over(OmCall *call, OmJobIds *ids, bool again)
 
 	if (call->refusals == NULL)
 	{
+		call->over = ids;
 		om_filter_restrict(&call->filter, om_job_ids_array(ids));
 		return again ? om_call_run_again(call) : om_call_run(call);
 	}
@@ -159,8 +162,6 @@ om_call_run_over(OmCall *call, OmJobIds *ids, bool again)
 		}
 		if (!om_error_is_refusal(error))
 			ReThrowError(error);
-		if (call->refusals->undone != NULL)
-			call->refusals->undone(&parts.ids[parts.from], count, call->refusals->state);
 		if (count == 1)
 			refuse(&parts, error);
 		else

@@ -40,6 +40,17 @@ run_call(void *state)
 	try->count = om_call_run(try->call);
 }
 
+static ErrorData *
+try_call(Try *try)
+{
+	const OmObserver *observer = try->call->observer;
+	ErrorData *error = om_try(run_call, try);
+
+	if (error != NULL && observer != NULL)
+		observer->undone(try->call->over, observer->state);
+	return error;
+}
+
 /*
  * May the call succeed when it is tried again?  A fixed snapshot stays older than what
  * the call has lost to.  Callables are called only once for each job.
@@ -61,12 +72,12 @@ ErrorData *
 om_call_try(OmCall *call, uint64 *count)
 {
 	Try try = {.call = call};
-	ErrorData *error = om_try(run_call, &try);
+	ErrorData *error = try_call(&try);
 
 	for (int tries = 1; error != NULL && tries < MAX_TRIES && may_try_again(call, error); tries++)
 	{
 		FreeErrorData(error);
-		error = om_try(run_call, &try);
+		error = try_call(&try);
 	}
 	*count = try.count;
 	return error;

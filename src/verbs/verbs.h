@@ -26,6 +26,8 @@ typedef struct OmObserver
 	bool (*found)(const OmFoundRow *row, void *state);
 	/* Called for a job that was written (row with states) */
 	void (*written)(const OmWrittenRow *row, void *state);
+	/* Called when a try of these jobs was undone: what they were found and written as is not true */
+	void (*undone)(const OmJobIds *ids, void *state);
 	void *state;
 	bool dry_run; /* only look, write nothing */
 } OmObserver;
@@ -35,8 +37,6 @@ typedef struct OmRefusals
 {
 	/* Called for a job that was refused, with the error */
 	void (*refused)(int64 id, const ErrorData *error, void *state);
-	/* Called when a part was undone: what its jobs were found and written as is not true.  Or NULL. */
-	void (*undone)(const int64 *ids, int count, void *state);
 	void *state;
 } OmRefusals;
 
@@ -51,6 +51,7 @@ typedef struct OmCall
 	Timestamp retry_at;			/* retry: when to run; a past time, such as 0, means now */
 	const OmSpread *spread;		/* retry: a time for each job; NULL: all run at retry_at */
 	const OmObserver *observer; /* may be NULL; with one, jobs in any state are found */
+	const OmJobIds *over;		/* om_call_run_over: the jobs that are tried */
 	bool skip_locked;			/* pass over jobs that another transaction holds */
 	const OmRefusals
 		*refusals; /* om_call_run_over: pass over jobs that the table refuses; or NULL */
