@@ -385,6 +385,8 @@ class Watcher(Actor):
 # The forms of calls. Of each: what it is called, which the event log has too, and so the checks; its
 # verb; SQL with %(…)s, where @ stands for the prefix as an argument, or for nothing; what is told: a
 # count of changed jobs, outcomes of oban_manage_jobs, or jobs; and what an application does before.
+# "Skipping" forms pass over jobs that others hold, and those that a trigger of round.sql refuses them.
+SKIP = 'skip_refused => true, skip_locked => true'
 Form = collections.namedtuple('Form', 'name verb query kind setup', defaults=[None])
 FORMS = []
 for verb in ('cancel', 'retry', 'delete'):
@@ -402,6 +404,13 @@ for verb in ('cancel', 'retry', 'delete'):
         Form(f'dry_run {verb}', verb, f"SELECT * FROM oban_manage_jobs('{verb}', %(ids)s, "
              'dry_run => true@)', 'dry_run'),
         Form(f'{verb} batches', verb, f'CALL oban_{verb}_in_batches(%(filter)s, 20@)', 'count'),
+        Form(f'{verb} skipping batches', verb, f'CALL oban_{verb}_in_batches(%(filter)s, 20, {SKIP}@)',
+             'count'),
+        *(Form(f'{verb} {name}', verb, f"SELECT * FROM oban_manage_{jobs}, {skip}@)", 'outcomes')
+          for name, jobs, skip in (
+              ('skipping', f"jobs('{verb}', %(ids)s", SKIP),
+              ('manage_all', f"all_jobs('{verb}', %(filter)s", 'max_jobs => 60'),
+              ('skipping manage_all', f"all_jobs('{verb}', %(filter)s", f'max_jobs => 60, {SKIP}'))),
     ]
 for name, changes in (('update', '%(changes)s'), ('update_with', "'public.step'")):
     FORMS += [
@@ -427,6 +436,20 @@ FORMS += [
          'dry_run => true@)', 'dry_run'),
     Form('update batches', 'update', 'CALL oban_update_in_batches(%(filter)s, %(changes)s, 20@)',
          'count'),
+    Form('update skipping', 'update',
+         f"SELECT * FROM oban_manage_jobs('update', %(ids)s, %(changes)s, {SKIP}@)", 'outcomes'),
+    Form('update skipping manage_all', 'update', "SELECT * FROM oban_manage_all_jobs('update', "
+         f'%(filter)s, %(changes)s, 60, {SKIP}@)', 'outcomes'),
+    Form('dry_run retry manage_all', 'retry', "SELECT * FROM oban_manage_all_jobs('retry', %(filter)s, "
+         'max_jobs => 60, dry_run => true@)', 'dry_run'),
+    Form('update skipping batches', 'update', 'CALL oban_update_in_batches(%(filter)s, %(changes)s, '
+         f'20, {SKIP}@)', 'count'),
+    Form('update_with all', 'update',
+         "SELECT oban_update_all_jobs_with(%(filter)s, 'public.step', max_jobs => 60@)", 'count'),
+    Form('update_with batches', 'update', "CALL oban_update_in_batches_with(%(filter)s, "
+         "'public.step_json', '{}', 20@)", 'count'),
+    Form('update_with skipping batches', 'update', "CALL oban_update_in_batches_with(%(filter)s, "
+         f"'public.step', batch_size => 20, {SKIP}@)", 'count'),
     Form('update_with many', 'update', 'SELECT id, to_jsonb(u) FROM oban_update_many_jobs_with('
          "%(ids)s, 'public.step_json', '{}'@) u", 'jobs'),
     Form('trigger cancel', 'cancel', 'DELETE FROM visits WHERE id = %(row)s', None,

@@ -53,6 +53,21 @@ CREATE TRIGGER oban_guard BEFORE UPDATE OF state OR DELETE ON oban_jobs
 \endif
 \i :workers
 
+-- To calls that pass over them some jobs are refused, before they are written or afterwards.
+CREATE FUNCTION public.is_refused(args jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE
+	RETURN (args ->> 'n')::integer % 5 = 0;
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('application_name') LIKE 'client% skipping%' THEN
+		RAISE EXCEPTION 'job % is refused', OLD.id;
+	END IF;
+	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+CREATE TRIGGER refuse BEFORE UPDATE OR DELETE ON oban_jobs FOR EACH ROW
+	WHEN (public.is_refused(OLD.args) AND OLD.id % 2 = 0) EXECUTE FUNCTION public.refuse();
+CREATE TRIGGER refuse_later AFTER UPDATE OR DELETE ON oban_jobs FOR EACH ROW
+	WHEN (public.is_refused(OLD.args) AND OLD.id % 2 = 1) EXECUTE FUNCTION public.refuse();
+
 -- Counts its calls in the job itself: a lost update would show.
 CREATE FUNCTION public.step(job oban_job) RETURNS jsonb LANGUAGE sql RETURN jsonb_build_object('meta',
 	job.meta || jsonb_build_object('steps', coalesce((job.meta ->> 'steps')::integer, 0) + 1));

@@ -170,7 +170,9 @@ class Round:
                     ("events WHERE by = 'worker' AND old_state = new_state AND old_state IN "
                      "('available', 'scheduled')", 'answers to a retried job'),
                     ("named WHERE NOT touched AND outcome = 'told' AND verb IS NOT NULL AND acts(verb, state)",
-                     'jobs that had to change')):
+                     'jobs that had to change'),
+                    ("outcomes WHERE outcome = 'refused'", 'jobs refused'),
+                    ("outcomes WHERE outcome = 'locked'", 'jobs locked')):
                 counts[what] += connection.execute(f'SELECT count(*) FROM {query}').fetchone()[0]
             counts.update(dict(connection.execute(
                 "SELECT format('changed by %s', form), count(*) FROM events WHERE form IS NOT NULL "
@@ -248,7 +250,8 @@ def main():
     must = [form.name for form in actors.FORMS] + [
         f'changed by {form.name}' for form in actors.FORMS if form.verb and form.kind != 'dry_run'] + [
         *WAYS, 'executions', 'checks in between', 'heard oban_signal', 'heard oban_insert',
-        'executing jobs cancelled', 'jobs that had to change', 'calls unknown', 'calls rolled back',
+        'executing jobs cancelled', 'jobs that had to change', 'jobs refused',
+        'jobs locked', 'calls unknown', 'calls rolled back',
         'cancel restart', 'retry restart', 'runs killed', 'runs answered twice', 'runs told',
         'late answers', 'answers to a cancelled job', 'answers to a retried job', *(
             f'{oban} {what}' for oban in actors.OBANS for what in (
