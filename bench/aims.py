@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness import (ARRAY, CALL, CARELESS, CAREFUL, FIRST, GRAPHILE, GUARDED, OBAN_PYTHON, PG_BOSS,
-                     SECOND, SIZES, UNGUARDED)
+from harness import (ARRAY, CALL, CARELESS, CAREFUL, CLEAN, FIRST, GRAPHILE, GUARDED, OBAN_PYTHON,
+                     PG_BOSS, REFUSED, SECOND, SIZES, UNGUARDED)
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,13 @@ def guarded(figure):
     return cells
 
 
+def refused(measurements):
+    """Cells: what a call costs of which some jobs are refused, against one of which none is."""
+    for one in measurements:
+        if one["section"] == "refused":
+            yield where(one), cost(one, REFUSED, CLEAN)
+
+
 def set_of_ids(count):
     return 10 <= count <= 100_000
 
@@ -137,6 +144,8 @@ AIMS = (
         flatness(CALL), all_sizes=True, besides=("the careless statement", flatness(CARELESS))),
     Aim("peak extra memory for 1,000,000 ids, against the array", 3.0, memory),
     Aim("first call in a backend, over the second", 2.0, first_call, unit=" ms"),
+    Aim("a retry in batches that passes over one refused job in 1,000, against none refused", 1.3,
+        refused),
     Aim("jobs that workers fetch and complete with the guard, against without", 0.98,
         guarded("ratio"), at_least=True, digits=3,
         besides=("the lower end of the interval", guarded("low"))),

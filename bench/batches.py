@@ -111,6 +111,11 @@ def retry(connection, side, worker, batch, expected):
         CALL: ("CALL oban_retry_in_batches(%s, %s)",
                Jsonb({"worker": worker, "state": "discarded"})),
         PLPGSQL: (f"CALL {SCHEMA}.retry_in_batches(%s, %s)", worker)}[side]
+    return turn(connection, side, statement, [what, batch], batch, expected)
+
+
+def turn(connection, side, statement, parameters, batch, expected):
+    """A CALL that has a NOTICE for each batch."""
     moments = []
 
     def on_batch(_):
@@ -119,11 +124,11 @@ def retry(connection, side, worker, batch, expected):
     connection.add_notice_handler(on_batch)
     with Memory(connection.info.backend_pid) as memory:
         start = time.monotonic()
-        (affected,) = connection.execute(statement, [what, batch]).fetchone()
+        (affected,) = connection.execute(statement, parameters).fetchone()
         end = time.monotonic()
     connection.remove_notice_handler(on_batch)
     if affected != expected or len(moments) != -(-expected // batch):
-        raise RuntimeError(f"{side}: retried {affected} of {expected} jobs"
+        raise RuntimeError(f"{side}: changed {affected} of {expected} jobs"
                            f" in {len(moments)} batches of {batch}")
     times = [(after - before) * 1000 for before, after in zip([start, *moments], moments)]
     return Turn(start, end, times, memory.highest)

@@ -25,7 +25,8 @@ from harness import DIALECTS, QUICK_SIZES, SIZES, Bench
 
 # In this order on each table; those that spoil it come last.
 SECTIONS = ("verbs", "filters", "callables", "triggers", "guard", "costs", "peers", "batches",
-            "throughput")
+            "rename", "sparse",
+            "refused", "throughput")
 
 
 class Run:

@@ -30,6 +30,8 @@ FIRST = "first"                 # section "costs", name "first call": FIRST agai
 SECOND = "second"
 GUARDED = "guard"               # section "guard": the same statements of workers on both
 UNGUARDED = "no guard"
+REFUSED = "refused"             # section "refused": some jobs of a call are refused, or none
+CLEAN = "clean"
 
 
 def ALL(dialect, size):

@@ -14,7 +14,8 @@ COMMITTED = ", committed"   # at the end of a name: the same, but not rolled bac
 TITLES = {
     "verbs": "The verbs by id", "filters": "The verbs by filter",
     "callables": "Updates with a callable", "triggers": "Triggers", "batches": "Batches",
-    "guard": "The guard beside workers",
+    "guard": "The guard beside workers", "refused": "Batches that pass over refused jobs",
+    "rename": "Batches with a callable", "sparse": "Batches by a filter that matches few jobs",
     "throughput": "Throughput, and workers beside", "costs": "Memory, WAL and first calls",
     "peers": "Other job queues in PostgreSQL"}
 # Sections in which a count is not one of jobs.
