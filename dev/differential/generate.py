@@ -331,19 +331,19 @@ class Generator:
         self.name(jobs, 0.02)
         calls = []
         for verb in rng.sample(['cancel', 'retry', 'delete', 'update'], number):
-            changes = ', changes => {"priority": 3, "max_attempts": 21}'.replace('{', "'{") + "'"
+            changes = ''', changes => '{"priority": 3, "max_attempts": 21}' '''
             skip = f"{changes if verb == 'update' else ''}, skip_refused => true"
-            text = rng.choice([
-                f"SELECT * FROM @m.oban_manage_jobs('{verb}', {self.part('ids', Ids(ids))}{skip})",
-                f"SELECT * FROM @m.oban_manage_all_jobs('{verb}', "
-                f"filter => {self.part('filter', Json({'all': True}))}{skip})",
-                f"CALL @m.oban_{verb}_in_batches(filter => "
-                f"{self.part('filter', Json({'all': True}))}, batch_size => "
-                f"{rng.choice([100, 1000, 5000])}{skip})"])
+            everything = self.part('filter', Json({'all': True}))
+            kind, text = rng.choice([
+                ('manage', f"SELECT * FROM @m.oban_manage_jobs('{verb}', "
+                 f"{self.part('ids', Ids(ids))}{skip})"),
+                ('manage_all', f"SELECT * FROM @m.oban_manage_all_jobs('{verb}', {everything}{skip})"),
+                ('batches', f'CALL @m.oban_{verb}_in_batches({everything}, batch_size => '
+                 f'{rng.choice([100, 1000, 5000])}{skip})')])
             settings = {'differ.refuses': 'on'}
-            if text.startswith('CALL'):
+            if kind == 'batches':
                 settings['differ.defers'] = 'on'
-            calls.append(Call(*self.both('large refused', text), self.parts, settings))
+            calls.append(Call(*self.both(f'{kind} {verb}', text), self.parts, settings))
         return jobs, calls
 
     def call(self, jobs):
