@@ -38,6 +38,12 @@ typedef struct OmRefusals
 	/* Called for a job that was refused, with the error */
 	void (*refused)(int64 id, const ErrorData *error, void *state);
 	void *state;
+
+	/* Kept by parts.c, also from one call to the next */
+	int64 tried;		 /* jobs done or refused */
+	int64 since_refused; /* jobs done since the last refused one */
+	int64 count;		 /* refused jobs */
+	int size;			 /* of the next part; 0: whatever the call has */
 } OmRefusals;
 
 typedef struct OmCall
@@ -53,8 +59,7 @@ typedef struct OmCall
 	const OmObserver *observer; /* may be NULL; with one, jobs in any state are found */
 	const OmJobIds *over;		/* om_call_run_over: the jobs that are tried */
 	bool skip_locked;			/* pass over jobs that another transaction holds */
-	const OmRefusals
-		*refusals; /* om_call_run_over: pass over jobs that the table refuses; or NULL */
+	OmRefusals *refusals; /* om_call_run_over: pass over jobs that the table refuses; or NULL */
 
 	/* Out */
 	OmJobIds found;	  /* ids that the verb acts on, distinct and sorted */
