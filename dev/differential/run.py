@@ -166,6 +166,7 @@ class Referee:
         wanted = call.render(call.wanted, 'model', 'twin')
         self.warned.clear()
         named, to_name = [], []
+        skips = 'skip_refused' in wanted
         no_table = 'prefix =>' in wanted and f"prefix => {quote(self.table['schema'])}" not in wanted
         if wanted.startswith('CALL '):
             since = self.connection.execute('SELECT clock_timestamp()').fetchone()[0]
@@ -186,7 +187,7 @@ class Referee:
         # does of jobs that are refused afterwards.
         warned = any(code == '42622' for code, _ in self.warned)
         to_warn = 'warned' in payloads
-        if warned != to_warn and code == '00000' and not (warned and 'skip_refused' in wanted):
+        if warned != to_warn and code == '00000' and not (warned and skips):
             told, to_tell = [*told, f'warned: {warned}'], [*to_tell, f'warned: {to_warn}']
         if not same_warnings(named, to_name):
             told, to_tell = told + named, to_tell + to_name
