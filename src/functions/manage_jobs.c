@@ -107,7 +107,8 @@ run_and_return(FunctionCallInfo fcinfo, OmCall *call, OmOutcomes *outcomes)
  *		Cancel, retry, delete or update the jobs.  Returns the outcome for each
  *		distinct id, in id order; with dry_run, the outcome that the call would have.
  *		NULL ids are skipped.  Ids that do not exist are not_found, for update too.
- *		skip_refused passes over jobs that the table refuses (om_error_is_refusal),
+ *		skip_refused passes over jobs that the table refuses (om_error_is_refusal);
+ *		a dry run writes nothing, so it knows only of too few max_attempts.
  *		skip_locked passes over jobs that another transaction holds.
  * oban_manage_all_jobs(action text, filter jsonb, changes jsonb, max_jobs integer,
  * dry_run boolean, skip_refused boolean, skip_locked boolean, prefix text) -> the same
