@@ -70,8 +70,6 @@ ISOLATION = $(patsubst %.spec,%,$(notdir $(sort $(wildcard $(srcdir)/specs/*.spe
 TAP_TESTS = 1
 
 PG_CPPFLAGS = -I$(srcdir)/src
-# sqrt
-SHLIB_LINK = $(filter -lm, $(LIBS))
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)

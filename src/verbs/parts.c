@@ -21,8 +21,6 @@
  */
 #include "verbs/verbs.h"
 
-#include <math.h>
-
 #include "miscadmin.h"
 
 /*
@@ -51,12 +49,16 @@ static int
 largest_part(const Parts *parts)
 {
 	const OmRefusals *refusals = parts->call->refusals;
-	double gap;
+	int64 gap;
+	int64 size = 1;
 
 	if (refusals->count == 0)
 		return parts->count;
 	gap = Max(refusals->since_refused, refusals->tried / refusals->count);
-	return (int) Min(sqrt(OVERHEAD * gap) + 1, parts->count);
+	/* About the root */
+	while (2 * size * size <= OVERHEAD * gap && size < parts->count)
+		size *= 2;
+	return (int) Min(size, parts->count);
 }
 
 /*
