@@ -362,6 +362,7 @@ om_update_found_with(OmCall *call)
 	CallableUpdate run = {.callable = call->callable};
 	OmJobList list = {.ids = &call->found, .context = call->context};
 
+	call->called = false; /* not yet, for this part of the call */
 	(void) om_call_find(call, true, take_found, call);
 	call->called = (call->found.count > 0);
 	om_update_init(&run.update, call->jobs, BATCH_SIZE, true, NULL);
