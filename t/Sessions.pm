@@ -149,8 +149,10 @@ my %reads = (
 
 # Each changes jobs of make_life_jobs, and would tell Obans of it.
 my %writes = (
-	'oban_manage_jobs(text,bigint[],jsonb,boolean,text)' =>
-	  q(SELECT outcome FROM oban_manage_jobs('cancel', '{2}')));
+	'oban_manage_jobs(text,bigint[],jsonb,boolean,text,boolean,boolean)' =>
+	  q(SELECT outcome FROM oban_manage_jobs('cancel', '{2}')),
+	'oban_manage_all_jobs(text,jsonb,jsonb,integer,boolean,boolean,boolean,text)' =>
+	  q(SELECT outcome FROM oban_manage_all_jobs('cancel', '{"id": 2}')));
 my %batches;
 
 my %ids = (cancel => [ 2, 1 ], retry => [ 3, 5 ], delete => [ 1, 3 ], update => [ 4, 1 ]);
@@ -176,7 +178,7 @@ for my $verb (keys %ids)
 	$writes{"oban_${verb}_all_jobs(jsonb$type,integer,text$later)"} =
 	  "SELECT oban_${verb}_all_jobs($filter$rest)";
 	my $spread = $verb eq 'retry' ? ',interval' : '';
-	$batches{"oban_${verb}_in_batches(jsonb$type,integer,interval$spread,text,bigint)"} =
+	$batches{"oban_${verb}_in_batches(jsonb$type,integer,interval$spread,bigint,boolean,boolean,text,bigint)"} =
 	  "CALL oban_${verb}_in_batches($filter$rest)";
 }
 $writes{'oban_update_job_with(bigint,regproc,jsonb,text)'} =
@@ -187,6 +189,12 @@ $writes{'oban_update_job_with(bigint[],regproc,jsonb,text)'} =
   q(SELECT count(*) FROM oban_update_job_with(ARRAY[4, 1], 'public.bump'));
 $writes{'oban_update_many_jobs_with(bigint[],regproc,jsonb,text)'} =
   q(SELECT count(*) FROM oban_update_many_jobs_with(ARRAY[4, 1], 'public.bump'));
+
+$writes{'oban_update_all_jobs_with(jsonb,regproc,jsonb,integer,text)'} =
+  q(SELECT oban_update_all_jobs_with('{"id": [4, 1]}', 'public.bump'));
+$batches{
+	'oban_update_in_batches_with(jsonb,regproc,jsonb,integer,interval,bigint,boolean,boolean,text,bigint)'
+} = q(CALL oban_update_in_batches_with('{"id": [4, 1]}', 'public.bump'));
 
 my %calls = (reads => \%reads, writes => \%writes, batches => \%batches);
 
