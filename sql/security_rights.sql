@@ -38,8 +38,9 @@ CREATE FUNCTION tools.codes(p_situation text, OUT verb text, OUT code text, OUT 
 	SELECT DISTINCT ON (e.verb, s.code) e.verb, s.code, count(*) OVER (PARTITION BY e.verb, s.code),
 		CASE WHEN s.code <> '00000' THEN s.message END
 	FROM tools.seen s JOIN (SELECT DISTINCT function::text, verb FROM tools.entry
-		WHERE function::text NOT LIKE '%manage_jobs%'
-		UNION VALUES ('oban_manage_jobs(text,bigint[],jsonb,boolean,text)', 'manage')) e
+		WHERE function::text NOT LIKE 'oban_manage%'
+		UNION SELECT DISTINCT function::text, 'manage' FROM tools.entry
+		WHERE function::text LIKE 'oban_manage%') e
 		USING (function)
 	WHERE situation = p_situation ORDER BY e.verb, s.code, s.message
 $$;
@@ -158,7 +159,7 @@ FROM unnest('{oban_cancel_job,oban_retry_job,oban_delete_job,oban_update_job,oba
 ROLLBACK;
 
 -- By verb. Whoever has rights on the table has them in plain SQL too; what this stops is our ways.
--- oban_manage_jobs is a way to every verb, and the triggers that are there stay.
+-- oban_manage_jobs and oban_manage_all_jobs are ways to every verb, and the triggers that are there stay.
 BEGIN;
 SELECT format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', objid::regprocedure) AS statement
 FROM pg_depend JOIN pg_proc p ON p.oid = objid AND classid = 'pg_proc'::regclass
@@ -172,7 +173,7 @@ SAVEPOINT s;
 SET ROLE regress_oban_some;
 SELECT tools.try_trigger('oban_delete_job(''jobs'')'), tools.try_trigger('oban_cancel_job(''jobs'')');
 ROLLBACK TO s;
-REVOKE EXECUTE ON FUNCTION oban_manage_jobs FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION oban_manage_jobs, oban_manage_all_jobs FROM PUBLIC;
 SELECT verb, code, count(*) FROM tools.observe('regress_oban_some', 'public', '{"4,5"}', '{"{}"}')
 WHERE verb = 'delete' GROUP BY 1, 2 ORDER BY 2;
 ROLLBACK;
