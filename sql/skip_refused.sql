@@ -137,5 +137,5 @@ SELECT tools.refusal('SELECT count(*) FROM oban_manage_jobs(''delete'', ''{1,4}'
 SELECT tools.refusal('SELECT count(*) FROM oban_manage_all_jobs(''retry'', ''{"id": 1}'', prefix => ''ex14'', skip_refused => true)');
 RESET ROLE;
 
-DROP SCHEMA tools, ex9, ex11, ex14, py, by_hash, by_state CASCADE;
+DROP SCHEMA by_hash, by_state, tools, ex9, ex11, ex14, py CASCADE;
 DROP ROLE regress_refused;

@@ -166,4 +166,4 @@ CALL oban_update_in_batches_with('{"id": 99}', 'tools.keep', prefix => 'ex9');
 CALL oban_update_in_batches_with('{"id": 99}', 'tools.raise_priority', batch_size => 0, prefix => 'ex9');
 CALL oban_update_in_batches_with('{}', 'tools.raise_priority', prefix => 'ex9');
 
-DROP SCHEMA tools, ex9, ex11, ex14, py, by_hash, by_state CASCADE;
+DROP SCHEMA by_hash, by_state, tools, ex9, ex11, ex14, py CASCADE;
