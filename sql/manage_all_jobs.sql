@@ -34,7 +34,8 @@ BEGIN
 	mismatch := nullif(concat_ws('; ', CASE WHEN got.rows <> wanted.rows THEN format('%s, not %s', got.rows,
 		wanted.rows) END, tools.difference(got.leaves, wanted.leaves)), '');
 END $$;
-CALL tools.make_jobs('ex9', 'ex14', 'py', 'by_hash');
+CALL tools.make_jobs('ex9', 'ex14', 'py');
+INSERT INTO by_hash.oban_jobs SELECT * FROM ex14.oban_jobs;
 INSERT INTO by_state.oban_jobs SELECT * FROM py.oban_jobs;
 \set ECHO all
 
@@ -55,7 +56,8 @@ SELECT count(*) FROM oban_manage_all_jobs('cancel', '{"all": true}', dry_run => 
 SELECT DISTINCT mode FROM pg_locks WHERE relation = 'py.oban_jobs'::regclass;
 COMMIT;
 
--- What is refused, by the dry run too.
+-- What is refused.
+SET oban_manage.prefix = 'py';
 \pset format unaligned
 \pset tuples_only on
 SELECT tools.refusal('SELECT oban_manage_all_jobs(' || a || ')') FROM unnest(ARRAY[
@@ -65,6 +67,7 @@ SELECT tools.refusal('SELECT oban_manage_all_jobs(' || a || ')') FROM unnest(ARR
 	'''cancel'', ''{"id": 1}'', dry_run => NULL', '''cancel'', ''{"id": 1}'', prefix => ''no such''']) a;
 \pset format aligned
 \pset tuples_only off
+RESET oban_manage.prefix;
 
 -- ---- By a callable.
 CREATE FUNCTION tools.raised(job oban_job, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
