@@ -24,33 +24,61 @@ typedef struct RowReceiver
 	DestReceiver pub;
 	OmRowCallback callback; /* or NULL */
 	void *state;
-	bool *was_in_state;	  /* set for each row of OM_WRITE_NOTE; NULL: another step */
-	TupleTableSlot *rest; /* the row without its last column, the state; NULL before 18 */
+	bool *was_in_state; /* set for each row of OM_WRITE_NOTE; NULL: another step */
+#if OM_HAS_RETURNING_OLD
+	TupleTableSlot *rest; /* the row of OM_WRITE_NOTE without its last column */
+#endif
 } RowReceiver;
 
 /*
- * Read the last column of a row of OM_WRITE_NOTE, and return the row without it.
+ * From PostgreSQL 18 on, the last column of a row of OM_WRITE_NOTE says whether the job
+ * was in the state.  Before 18, om_plan_watch_params notices it.
+ */
+#if OM_HAS_RETURNING_OLD
+static void
+prepare_rest(RowReceiver *receiver, TupleDesc row)
+{
+	TupleDesc rest;
+
+	if (receiver->was_in_state == NULL)
+		return;
+	rest = CreateTemplateTupleDesc(row->natts - 1);
+	for (int i = 1; i <= rest->natts; i++)
+		TupleDescCopyEntry(rest, i, row, i);
+	TupleDescFinalize(rest);
+	receiver->rest = MakeSingleTupleTableSlot(rest, &TTSOpsVirtual);
+}
+
+/*
+ * Read that column, and return the row without it.
  */
 static TupleTableSlot *
 take_old_state(RowReceiver *receiver, TupleTableSlot *row)
 {
-	TupleTableSlot *rest = ExecClearTuple(receiver->rest);
-	int last = rest->tts_tupleDescriptor->natts;
+	TupleTableSlot *rest = receiver->rest;
+	int last;
 
+	if (rest == NULL)
+		return row;
+	last = rest->tts_tupleDescriptor->natts;
+	ExecClearTuple(rest);
 	slot_getallattrs(row);
 	*receiver->was_in_state = DatumGetBool(row->tts_values[last]);
 	memcpy(rest->tts_values, row->tts_values, last * sizeof(Datum));
 	memcpy(rest->tts_isnull, row->tts_isnull, last * sizeof(bool));
 	return ExecStoreVirtualTuple(rest);
 }
+#else
+#define prepare_rest(receiver, row)	  ((void) 0)
+#define take_old_state(receiver, row) (row)
+#endif
 
 static bool
 receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
 	RowReceiver *receiver = (RowReceiver *) self;
 
-	if (receiver->rest != NULL)
-		slot = take_old_state(receiver, slot);
+	slot = take_old_state(receiver, slot);
 	if (receiver->callback != NULL)
 		receiver->callback(slot, receiver->state);
 	return true;
@@ -59,17 +87,7 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 static void
 receiver_startup(DestReceiver *self, int operation, TupleDesc row)
 {
-	RowReceiver *receiver = (RowReceiver *) self;
-
-	if (receiver->was_in_state != NULL && OM_HAS_RETURNING_OLD)
-	{
-		TupleDesc rest = CreateTemplateTupleDesc(row->natts - 1);
-
-		for (int i = 1; i <= rest->natts; i++)
-			TupleDescCopyEntry(rest, i, row, i);
-		TupleDescFinalize(rest);
-		receiver->rest = MakeSingleTupleTableSlot(rest, &TTSOpsVirtual);
-	}
+	prepare_rest((RowReceiver *) self, row);
 }
 
 static void
