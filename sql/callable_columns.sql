@@ -89,4 +89,21 @@ SELECT id, queue, tags, meta FROM oban_update_many_jobs_with('{3,4,5}',
 	'tools.by_id', '{"3": {"meta": {"n": 3}}, "4": {"queue": "q"}, "5": {"tags": ["t"]}}', 'ex14');
 SELECT id, queue, meta FROM ex14.oban_jobs ORDER BY id;
 
+-- What counts is the value, not how it is stored: job 3's meta, 1.5 kB, is not compressed. When the
+-- trigger makes the row longer than 2 kB, PostgreSQL compresses it, with the same value. Shown to
+-- fail where om_hash_columns hashes the bytes of the row.
+UPDATE ex14.oban_jobs SET meta = jsonb_build_object('long', repeat('x', 1500)) WHERE id = 3;
+CREATE OR REPLACE FUNCTION tools.meddle() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE ex14.oban_jobs SET args = jsonb_build_object('long', repeat('y', 1000))
+	WHERE id = TG_ARGV[0]::bigint;
+	RETURN NULL;
+END $$;
+SELECT pg_column_size(meta) < 1500 AS compressed FROM ex14.oban_jobs WHERE id = 3;
+SELECT id, queue, meta FROM oban_update_many_jobs_with('{1,3,5}', 'tools.by_id',
+	'{"1": {"queue": "p"}, "3": {"meta": {"short": true}}, "5": {"tags": ["u"]}}', 'ex14');
+-- With the longer args, PostgreSQL does compress that meta.
+UPDATE ex14.oban_jobs SET meta = jsonb_build_object('long', repeat('x', 1500)) WHERE id = 3;
+SELECT pg_column_size(meta) < 1500 AS compressed FROM ex14.oban_jobs WHERE id = 3;
+
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;

@@ -566,8 +566,8 @@ END $$;
 SELECT id, state, priority
 FROM oban_update_many_jobs_with('{1,2,3}', 'tools.cancels_first', NULL, 'ex14');
 
--- But what they do overwrite is, however alike the values are (PostgreSQL's hash of these two JSON
--- values is the same), and so is what they were checked against, the attempts.
+-- A change that would overwrite such a write is refused, also where PostgreSQL's hash of the two JSON
+-- values is the same. A write to attempt is not refused, but the changes are checked against it again.
 CREATE FUNCTION tools.writes_first(job oban_job, context jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
 	IF job.id = 2 THEN

@@ -64,15 +64,15 @@ om_job_columns_append(StringInfo sql, const OmTableShape *shape, bool named)
 }
 
 /*
- * A record of all columns that an update writes or depends on.  If it has changed after
- * the callable ran, the callable itself has written the job.
+ * A record of the columns that may be updated, in the order of OmUpdateColumn.  Where
+ * one of them has changed since the callable ran, something else has written the job.
  */
 void
 om_updatable_append(StringInfo sql)
 {
-	appendStringInfoString(sql, ", ROW(j.attempt");
+	appendStringInfoString(sql, ", ROW(");
 	for (int column = 0; column < OM_N_UPDATE_COLUMNS; column++)
-		appendStringInfo(sql, ", j.%s", om_update_columns[column].name);
+		appendStringInfo(sql, "%sj.%s", column > 0 ? ", " : "", om_update_columns[column].name);
 	appendStringInfoString(sql, "), ");
 }
 

@@ -197,7 +197,7 @@ typedef struct OmFoundRow
 	text *new_state; /* OM_FIND_ONLY: the state that the verb would give; NULL: none */
 
 	/* With an argument_type */
-	HeapTupleHeader updatable; /* record of attempt and the columns that may be updated */
+	HeapTupleHeader updatable; /* record of the columns that may be updated */
 	Datum argument;			   /* the job as the callable takes it */
 } OmFoundRow;
 

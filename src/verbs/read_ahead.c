@@ -12,8 +12,8 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
+#include "utils/datum.h"
 #include "utils/typcache.h"
 
 /* The columns that are kept of each job */
@@ -75,21 +75,8 @@ om_read_ahead_begin_batch(OmReadAhead *reading, const int64 *ids, int nids)
 }
 
 /*
- * A hash over the bytes of a value as they are stored, which takes no memory.
- */
-static uint32
-hash_stored(Datum value, const FormData_pg_attribute *column)
-{
-	if (column->attbyval)
-		return DatumGetUInt32(hash_any((unsigned char *) &value, sizeof(value)));
-	Assert(column->attlen == -1);
-	return DatumGetUInt32(
-		hash_any((unsigned char *) DatumGetPointer(value), VARSIZE_ANY(DatumGetPointer(value))));
-}
-
-/*
- * Hash the columns of a job that may be updated.  In the record they follow the
- * attempt.
+ * Hash the columns of a job that may be updated.  The hash is over the value, not over
+ * how it is stored, because a write to another column may compress this one.
  */
 void
 om_hash_columns(const OmFoundRow *row, OmColumnHashes *hashes)
@@ -98,13 +85,18 @@ om_hash_columns(const OmFoundRow *row, OmColumnHashes *hashes)
 	TupleDesc desc =
 		lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(record), HeapTupleHeaderGetTypMod(record));
 	HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(record), .t_data = record};
-	Datum values[1 + OM_N_UPDATE_COLUMNS];
-	bool nulls[1 + OM_N_UPDATE_COLUMNS];
+	Datum values[OM_N_UPDATE_COLUMNS];
+	bool nulls[OM_N_UPDATE_COLUMNS];
 
 	Assert(desc->natts == lengthof(values));
 	heap_deform_tuple(&tuple, desc, values, nulls);
 	for (int i = 0; i < OM_N_UPDATE_COLUMNS; i++)
-		hashes->of[i] = nulls[1 + i] ? 0 : hash_stored(values[1 + i], TupleDescAttr(desc, 1 + i));
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		hashes->of[i] =
+			nulls[i] ? 0 : datum_image_hash(values[i], column->attbyval, column->attlen);
+	}
 	ReleaseTupleDesc(desc);
 }
 
