@@ -6,7 +6,7 @@
 #ifndef OM_GUARD_H
 #define OM_GUARD_H
 
-#include "verbs/verbs.h"
+#include "arguments/arguments.h"
 
 #include "commands/trigger.h"
 

@@ -5,7 +5,7 @@
  * These functions see what the calling statement sees, and lock no row.  They run a
  * statement (statements/run_query.c) without a verb.  SQL calls them.
  */
-#include "verbs/verbs.h"
+#include "statements/statements.h"
 
 #include "executor/spi.h"
 
