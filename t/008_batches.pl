@@ -3,10 +3,12 @@
 # its progress; the times of a spread retry; new jobs, DDL and errors between the batches; a batch
 # that is tried again; memory.
 #
-# Shown to fail, by changes in src/functions/batch_transactions.c: without SPI_commit, om_transactions_check, the
-# limit of the highest id, the step to the next batch (the last two do not end), or the reset of the
-# memory; with waits that do not grow, or seven tries; with a spread that starts anew in each batch.
-# In src/statements/queries.c: with all jobs of a spread available.
+# Shown to fail, by changes in src/functions/batch_transactions.c: without SPI_commit or
+# om_transactions_check, with waits that do not grow, or seven tries. By changes in
+# src/functions/batches.c: without the limit of the highest id, or the step to the next batch (these
+# two do not end); with a spread that starts anew in each batch. With a memory context that om_try
+# (src/verbs/try.c) does not delete; with all jobs of a spread available in
+# om_state_by_schedule_append (src/statements/assignments.c).
 
 use strict;
 use warnings;

@@ -3,10 +3,10 @@
 # wherever it happens to be. Two sessions that work on the same jobs at once share them. Afterwards
 # each job was changed exactly once.
 #
-# Shown to fail, by changes in src/functions/batches.c: without SPI_commit, nothing is left of the
-# batches; with a pause that no interrupt ends; when an error leaves its subtransaction open, the
-# session does not go on. With the conditions of append_lock (src/statements/queries.c) in a
-# subquery, which takes no lock, two sessions update jobs twice.
+# Shown to fail, by changes in src/functions/batch_transactions.c: without SPI_commit, nothing is left
+# of the batches; with a pause that no interrupt ends; when an error leaves its subtransaction open
+# (src/verbs/try.c), the session does not go on. With the conditions of append_lock
+# (src/statements/queries.c) in a subquery, which takes no lock, two sessions update jobs twice.
 
 use strict;
 use warnings;
