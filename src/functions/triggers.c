@@ -25,7 +25,7 @@
 /* ---- cancel, retry, delete ---- */
 
 static Datum
-change_jobs(FunctionCallInfo fcinfo, OmVerb verb)
+change_jobs_of_rows(FunctionCallInfo fcinfo, OmVerb verb)
 {
 	OmTrigger trigger;
 	OmJobIds ids;
@@ -60,19 +60,19 @@ PG_FUNCTION_INFO_V1(oban_delete_job_trigger);
 Datum
 oban_cancel_job_trigger(PG_FUNCTION_ARGS)
 {
-	return change_jobs(fcinfo, OM_CANCEL);
+	return change_jobs_of_rows(fcinfo, OM_CANCEL);
 }
 
 Datum
 oban_retry_job_trigger(PG_FUNCTION_ARGS)
 {
-	return change_jobs(fcinfo, OM_RETRY);
+	return change_jobs_of_rows(fcinfo, OM_RETRY);
 }
 
 Datum
 oban_delete_job_trigger(PG_FUNCTION_ARGS)
 {
-	return change_jobs(fcinfo, OM_DELETE);
+	return change_jobs_of_rows(fcinfo, OM_DELETE);
 }
 
 /* ---- update ---- */

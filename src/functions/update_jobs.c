@@ -11,7 +11,7 @@
  * What the SQL functions have in common.  The changes are the argument after the job.
  */
 static Datum
-update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
+update_by_changes(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
 {
 	const Jsonb *changes = om_jsonb_argument(fcinfo, 1);
 	OmJobResult result;
@@ -43,7 +43,7 @@ oban_update_job_by_id(PG_FUNCTION_ARGS)
 	OmJobIds ids;
 	Oid jobs = om_id_argument(fcinfo, 2, &ids);
 
-	return update_and_return(fcinfo, jobs, &ids);
+	return update_by_changes(fcinfo, jobs, &ids);
 }
 
 Datum
@@ -52,7 +52,7 @@ oban_update_job_by_record(PG_FUNCTION_ARGS)
 	OmJobIds ids;
 	Oid jobs = om_record_argument(fcinfo, &ids);
 
-	return update_and_return(fcinfo, jobs, &ids);
+	return update_by_changes(fcinfo, jobs, &ids);
 }
 
 Datum
@@ -61,5 +61,5 @@ oban_update_jobs(PG_FUNCTION_ARGS)
 	OmJobIds ids;
 	Oid jobs = om_ids_argument(fcinfo, 2, &ids);
 
-	return update_and_return(fcinfo, jobs, &ids);
+	return update_by_changes(fcinfo, jobs, &ids);
 }

@@ -12,7 +12,7 @@
  * arguments after the job.
  */
 static Datum
-update_and_return(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
+update_by_callable(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
 {
 	OmJobList list = {.ids = ids};
 	OmJobResult result;
@@ -50,7 +50,7 @@ oban_update_job_with_by_id(PG_FUNCTION_ARGS)
 	OmJobIds ids;
 	Oid jobs = om_id_argument(fcinfo, 3, &ids);
 
-	return update_and_return(fcinfo, jobs, &ids);
+	return update_by_callable(fcinfo, jobs, &ids);
 }
 
 Datum
@@ -59,7 +59,7 @@ oban_update_job_with_by_record(PG_FUNCTION_ARGS)
 	OmJobIds ids;
 	Oid jobs = om_record_argument(fcinfo, &ids);
 
-	return update_and_return(fcinfo, jobs, &ids);
+	return update_by_callable(fcinfo, jobs, &ids);
 }
 
 Datum
@@ -68,5 +68,5 @@ oban_update_jobs_with(PG_FUNCTION_ARGS)
 	OmJobIds ids;
 	Oid jobs = om_ids_argument(fcinfo, 3, &ids);
 
-	return update_and_return(fcinfo, jobs, &ids);
+	return update_by_callable(fcinfo, jobs, &ids);
 }

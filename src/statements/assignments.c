@@ -71,15 +71,16 @@ om_state_by_schedule_append(StringInfo sql, OmQuery query)
 }
 
 /*
- * A time to assign.  OM_WRITE_NOTE before PostgreSQL 18 assigns one of two parameters
- * that both hold the time; which one it reads shows the state that the job had.
+ * A time to assign.  Before PostgreSQL 18, OM_WRITE_AND_WATCH assigns one of two
+ * parameters that both hold the time; which one it reads shows the state that the job
+ * had.
  */
 static char *
 new_time(OmQuery query, char *value)
 {
 	int param = 1 + om_conditions_count(query.conditions) + om_columns_count(query.columns);
 
-	if (query.step != OM_WRITE_NOTE || OM_HAS_RETURNING_OLD)
+	if (query.step != OM_WRITE_AND_WATCH || OM_HAS_RETURNING_OLD)
 		return value;
 	return psprintf("CASE WHEN %s THEN $%d ELSE $%d END", om_verb_texts[query.verb].watched, param,
 					param + 1);

@@ -172,13 +172,13 @@ fetch_param(ParamListInfo params, int number, bool speculative, ParamExternData 
 {
 	bool *was_in_state = params->paramFetchArg;
 
-	if (number > params->numParams - OM_N_NOTE_PARAMS)
+	if (number > params->numParams - OM_N_WATCH_PARAMS)
 		*was_in_state = (number < params->numParams);
 	return &params->params[number - 1];
 }
 
 /*
- * For OM_WRITE_NOTE, where PostgreSQL does not return the old row (before 18): set
+ * For OM_WRITE_AND_WATCH, where PostgreSQL does not return the old row (before 18): set
  * *was_in_state before each row that the statement returns.
  */
 void

@@ -20,7 +20,7 @@
  * Who must be told of a job depends on the state that was written, because a trigger
  * may have changed it (rows.c), and on the state before.  From version 18 on,
  * PostgreSQL returns the state before (OM_HAS_RETURNING_OLD), as the last column of
- * OM_WRITE_NOTE.  Before 18, OM_WRITE_NOTE assigns a time by one of two parameters
+ * OM_WRITE_AND_WATCH.  Before 18, that step assigns a time by one of two parameters
  * (assignments.c), and plan_order.c sees which of them is read.
  *
  * Both the locking and the writing statement have "id = ANY ($1)".  A join instead
@@ -48,7 +48,7 @@ append_returning(StringInfo sql, OmQuery query, const OmTableShape *shape)
 		return;
 	appendStringInfoString(sql, " RETURNING ");
 	om_written_columns_append(sql, query, shape);
-	if (query.step == OM_WRITE_NOTE && OM_HAS_RETURNING_OLD)
+	if (query.step == OM_WRITE_AND_WATCH && OM_HAS_RETURNING_OLD)
 		appendStringInfo(sql, ", %s", om_verb_texts[query.verb].was);
 }
 
@@ -126,7 +126,7 @@ append_survey(StringInfo sql, OmQuery query, const OmTableShape *shape)
 
 /*
  * The types of the parameters: one for each condition, one for each column, the times
- * of OM_WRITE_NOTE, and the attempt of a run.
+ * of OM_WRITE_AND_WATCH, and the attempt of a run.
  */
 static void
 set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape)
@@ -139,7 +139,7 @@ set_param_types(OmStatement *statement, OmQuery query, const OmTableShape *shape
 				query.step == OM_WRITE_EACH ? om_update_columns[column].array_type
 											: om_update_columns[column].type;
 	}
-	for (int i = 0; query.step == OM_WRITE_NOTE && i < OM_N_NOTE_PARAMS; i++)
+	for (int i = 0; query.step == OM_WRITE_AND_WATCH && i < OM_N_WATCH_PARAMS; i++)
 		statement->param_types[statement->nparams++] = TIMESTAMPOID;
 	if (query.step == OM_RUN_ENDED)
 		statement->param_types[statement->nparams++] = INT4OID;
@@ -162,7 +162,7 @@ om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement)
 	{
 		case OM_WRITE_ONE:
 		case OM_WRITE:
-		case OM_WRITE_NOTE:
+		case OM_WRITE_AND_WATCH:
 		case OM_WRITE_EACH:
 			statement->result_code = append_write(&sql, query, shape);
 			break;

@@ -24,15 +24,15 @@ typedef struct RowReceiver
 	DestReceiver pub;
 	OmRowCallback callback; /* or NULL */
 	void *state;
-	bool *was_in_state; /* set for each row of OM_WRITE_NOTE; NULL: another step */
+	bool *was_in_state; /* set for each row of OM_WRITE_AND_WATCH; NULL: another step */
 #if OM_HAS_RETURNING_OLD
-	TupleTableSlot *rest; /* the row of OM_WRITE_NOTE without its last column */
+	TupleTableSlot *rest; /* the row of OM_WRITE_AND_WATCH without its last column */
 #endif
 } RowReceiver;
 
 /*
- * From PostgreSQL 18 on, the last column of a row of OM_WRITE_NOTE says whether the job
- * was in the state.  Before 18, om_plan_watch_params notices it.
+ * From PostgreSQL 18 on, the last column of a row of OM_WRITE_AND_WATCH says whether the
+ * job was in the state.  Before 18, om_plan_watch_params notices it.
  */
 #if OM_HAS_RETURNING_OLD
 static void
@@ -245,9 +245,9 @@ om_query_run(Oid jobs, OmQuery query, const Datum *values, OmRowCallback callbac
  * in ascending order of their ids.  Returns whether it was run, and in *count how many
  * rows it changed.
  *
- * For OM_WRITE_NOTE, *was_in_state is set before each call of the callback: was the job
- * executing (cancel) or scheduled (update) before it was written?  The other steps do
- * not set it.
+ * For OM_WRITE_AND_WATCH, *was_in_state is set before each call of the callback: was the
+ * job executing (cancel) or scheduled (update) before it was written?  The other steps
+ * do not set it.
  */
 bool
 om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *was_in_state,
@@ -255,7 +255,7 @@ om_query_run_in_order(Oid jobs, OmQuery query, const Datum *values, bool *was_in
 {
 	RowReceiver receiver = {.pub = row_receiver, .callback = callback, .state = state};
 
-	if (query.step == OM_WRITE_NOTE)
+	if (query.step == OM_WRITE_AND_WATCH)
 		receiver.was_in_state = was_in_state;
 	return run_query(jobs, query, values, true, &receiver, count);
 }

@@ -130,7 +130,7 @@ typedef enum OmStep
 	OM_FIND_AND_LOCK_FREE, /* the same, of the jobs that no other transaction holds */
 	OM_FIND_ONLY,		   /* the same without a lock */
 	OM_WRITE,			   /* change jobs, locked before or in id order; OM_BY_IDS */
-	OM_WRITE_NOTE,		   /* the same, and note which were executing, or scheduled */
+	OM_WRITE_AND_WATCH,	   /* the same, and tell which were in the state that the verb watches */
 	OM_WRITE_EACH,		   /* the same, each with its own values, in arrays beside the sorted ids */
 	OM_SURVEY,			   /* how many jobs the verb would change, and in which range of ids */
 	OM_GET_NEWEST,		   /* jobs as oban_job, as they are now */
@@ -163,10 +163,10 @@ typedef struct OmQuery
 StaticAssertDecl(sizeof(OmQuery) == 4 * sizeof(uint8) + sizeof(Oid) + sizeof(OmConditionSet),
 				 "no padding, because it is hashed as bytes");
 
-/* The last parameters of OM_WRITE_NOTE: both hold the time that it writes */
-#define OM_N_NOTE_PARAMS (OM_HAS_RETURNING_OLD ? 0 : 2)
+/* The last parameters of OM_WRITE_AND_WATCH: both hold the time that it writes */
+#define OM_N_WATCH_PARAMS (OM_HAS_RETURNING_OLD ? 0 : 2)
 
-#define OM_MAX_PARAMS (OM_N_CONDITIONS + OM_N_UPDATE_COLUMNS + OM_N_NOTE_PARAMS)
+#define OM_MAX_PARAMS (OM_N_CONDITIONS + OM_N_UPDATE_COLUMNS + OM_N_WATCH_PARAMS)
 
 typedef struct OmStatement
 {

@@ -190,8 +190,8 @@ uint64
 om_transition_jobs(OmCall *call, ArrayType *ids)
 {
 	OmQuery query =
-		write_query(call, call->verb == OM_CANCEL ? OM_WRITE_NOTE : OM_WRITE, OM_BY_IDS);
-	/* Retry: when to run.  Cancel: both times of OM_WRITE_NOTE.  Oban's timestamps hold UTC. */
+		write_query(call, call->verb == OM_CANCEL ? OM_WRITE_AND_WATCH : OM_WRITE, OM_BY_IDS);
+	/* Retry: when to run.  Cancel: both times of OM_WRITE_AND_WATCH.  Oban's timestamps hold UTC. */
 	Datum time = TimestampGetDatum(call->verb == OM_RETRY ? call->retry_at
 														  : GetCurrentTransactionStartTimestamp());
 	Datum params[] = {PointerGetDatum(ids), time, time};

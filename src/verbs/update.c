@@ -39,7 +39,7 @@ same_query(const OmUpdate *update, OmStep step, Datum *values)
 		if (changes->columns & OM_COLUMN_BIT(column))
 			values[nvalues++] = changes->values[column];
 	}
-	if (step == OM_WRITE_NOTE)
+	if (step == OM_WRITE_AND_WATCH)
 		values[nvalues] = values[nvalues + 1] = changes->values[OM_SCHEDULED_AT];
 	return (OmQuery){
 		.step = step,
@@ -128,7 +128,7 @@ write_unlocked(OmUpdate *update)
 		check_enable_rls(update->jobs, InvalidOid, true) == RLS_ENABLED)
 		return false;
 
-	query = same_query(update, due ? OM_WRITE_NOTE : OM_WRITE, values);
+	query = same_query(update, due ? OM_WRITE_AND_WATCH : OM_WRITE, values);
 	query = om_update_begin_step(update, query, values, params);
 	before = RegisterSnapshot(GetTransactionSnapshot());
 	written = om_query_run_in_order(update->jobs, query, params, &update->was_scheduled,

@@ -259,14 +259,14 @@ om_update_put_job(TupleTableSlot *slot, void *state)
 
 /*
  * Begin a step: a statement over the ids of the update.  Fills params: first the ids,
- * then the values of the query's columns, then the times of OM_WRITE_NOTE.  Returns the
- * query with its other members set.
+ * then the values of the query's columns, then the times of OM_WRITE_AND_WATCH.  Returns
+ * the query with its other members set.
  */
 OmQuery
 om_update_begin_step(OmUpdate *update, OmQuery query, const Datum *values, Datum *params)
 {
-	int nvalues =
-		om_columns_count(query.columns) + (query.step == OM_WRITE_NOTE ? OM_N_NOTE_PARAMS : 0);
+	int nvalues = om_columns_count(query.columns) +
+				  (query.step == OM_WRITE_AND_WATCH ? OM_N_WATCH_PARAMS : 0);
 	bool one = (query.step == OM_WRITE_ONE);
 
 	query.verb = OM_UPDATE;
