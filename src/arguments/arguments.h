@@ -97,11 +97,13 @@ extern Datum om_filter_texts(const OmKeys *keys, const OmKey *key, const JsonbVa
 typedef struct OmCallable
 {
 	FmgrInfo function;
-	char *name;			 /* signature, for messages */
-	Oid argument_type;	 /* the type in which it takes the job */
-	bool takes_context;	 /* as a second argument */
-	TransactionId xmin;	 /* xmin and tid of its row in pg_proc: */
-	ItemPointerData tid; /* they change when the function is replaced */
+	char *name;			/* signature, for messages */
+	Oid argument_type;	/* the type in which it takes the job */
+	bool takes_context; /* as a second argument */
+
+	/* Of its row in pg_proc; these change when the function is replaced */
+	TransactionId xmin;
+	ItemPointerData tid;
 } OmCallable;
 
 extern OmCallable *om_callable_prepare(FunctionCallInfo fcinfo, Oid function, Oid jobs);

@@ -273,8 +273,8 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb, bool callable)
  * spread (22023); a spread beyond the range of times (22008); those of
  * om_jobs_table_by_prefix, om_filter_read, om_changes_check and om_callable_argument; and
  * what changing the jobs raises.  A deadlock or a serialization failure (40P01, 40001) is
- * raised after a batch was tried MAX_TRIES times, or immediately if it occurs before the
- * first batch.
+ * raised after a batch was tried MAX_TRIES times (batch_transactions.c), or immediately
+ * if it occurs before the first batch.
  */
 PG_FUNCTION_INFO_V1(oban_cancel_in_batches);
 PG_FUNCTION_INFO_V1(oban_retry_in_batches);

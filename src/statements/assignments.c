@@ -3,8 +3,8 @@
  *		What a statement assigns to a job's columns: the times of the verb, the columns
  *		that an update names, and the state that follows from a new schedule.
  *
- * Calls conditions.c and verb_table.c for numbers and texts; queries.c and rows.c call
- * it.
+ * Calls conditions.c and verb_table.c for numbers and texts, and jobs/columns.c for
+ * names; queries.c and rows.c call it.
  */
 #include "statements/statement_text.h"
 
@@ -13,7 +13,8 @@
 /*
  * A time, or the moment after the last run began if that is later.  This tells the guard
  * that the job was retried after that run, even if the retry's transaction began before
- * the run.
+ * the run.  Nothing that Oban can read comes after a run at the end of time: then the
+ * time is assigned as it is, and the guard does not see the retry.
  */
 #define AFTER_ATTEMPT(time)                                                                        \
 	"CASE WHEN j.attempted_at OPERATOR(pg_catalog.<) '9999-12-31'::pg_catalog.timestamp"           \

@@ -4,9 +4,9 @@
  *		read them into structs.
  *
  * A struct points into the slot that it was read from, so it is valid until the
- * callback returns.  What the query did not ask for is zero.  queries.c calls this
- * file for the text; the callbacks of the verbs, of batches.c, manage_jobs.c,
- * read_job.c and guard.c read the rows.
+ * callback returns.  What the row does not have is zero.  This file calls assignments.c,
+ * job_columns.c and verb_table.c for texts.  queries.c calls it for the text; the
+ * callbacks of the verbs, of batches.c, outcomes.c, read_job.c and guard.c read the rows.
  */
 #include "statements/statement_text.h"
 
@@ -187,7 +187,8 @@ is_available(TupleTableSlot *slot)
 }
 
 /*
- * Read a row of a writing step, or of OM_GET_NEWEST.
+ * Read a row of a writing step, or of OM_GET_NEWEST.  A row of oban_job counts as done,
+ * because an update has no state of its own.
  */
 void
 om_written_row_read(TupleTableSlot *slot, OmWrittenRow *row)

@@ -205,8 +205,8 @@ typedef struct OmFoundRow
 typedef struct OmWrittenRow
 {
 	int64 id;
-	bool done;			 /* does the written row have the state of the verb? */
-	text *queue;		 /* NULL: the job is not available, or the verb wakes no workers */
+	bool done;			 /* does the row have the state of the verb? true with a job */
+	text *queue;		 /* of an available job; without a job: if the verb wakes workers */
 	text *state;		 /* with OM_RETURN_STATES */
 	TupleTableSlot *job; /* oban_job; with OM_RETURN_JOBS, OM_GET_NEWEST */
 } OmWrittenRow;
@@ -218,7 +218,7 @@ typedef struct OmStateRow
 	NullableDatum state; /* the enum of the states */
 } OmStateRow;
 
-/* OM_SURVEY: the jobs that the verb would change; all 0 when there are none */
+/* OM_SURVEY: the jobs that the verb would change; without any, all but "last" are 0 */
 typedef struct OmSurveyRow
 {
 	int64 count;

@@ -1,7 +1,9 @@
 /*
  * pending_changes.c
  *		Collects changes that differ from job to job, so that few statements can
- *		write them.  update_with.c calls this file.
+ *		write them.
+ *
+ * Calls jobs/job_ids.c and jobs/columns.c; update_with.c calls this file.
  */
 #include "verbs/verbs.h"
 

@@ -1,7 +1,10 @@
 /*
  * selection.c
  *		Finds the jobs of a call by its conditions.  Locks them in id order, or only
- *		looks at them.  transitions.c and update.c call this file.
+ *		looks at them.
+ *
+ * Calls arguments/filter.c for the parameters and statements/run_query.c; the verbs,
+ * manage_jobs.c and batches.c call this file.
  */
 #include "verbs/verbs.h"
 

@@ -30,8 +30,8 @@ typedef struct CallableUpdate
 {
 	OmUpdate update; /* its ids are the jobs of the running step */
 	OmCallable *callable;
-	int64 called_for; /* the job that the callable runs for, */
-	bool calling;	  /* while this is true */
+	bool calling;	  /* does the callable run? */
+	int64 called_for; /* if so, the job that it runs for */
 
 	/* The jobs of the batch, and the contexts for the callable */
 	int64 *ids;

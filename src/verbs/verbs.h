@@ -158,12 +158,10 @@ typedef struct OmReadAhead
 	const int64 *ids; /* of the batch */
 	int nids;
 
-	/* The locked jobs of the batch, which were looked for before its index locked_to */
-	int locked_to;
-	OmJobIds locked;
+	int locked_to;	 /* the ids of the batch before this index were looked for */
+	OmJobIds locked; /* the jobs that were found so, all locked */
 
-	/* The locked jobs that were read last, before the index read_to */
-	int read_to;
+	int read_to;		/* the jobs before this index are read, where they were locked */
 	int ahead;			/* how many jobs to read next */
 	int most;			/* upper limit of ahead */
 	bool one_at_a_time; /* set once a callable has written */
