@@ -40,7 +40,7 @@ changes_jobs(OmQuery query)
 		case OM_FIND_AND_LOCK:
 		case OM_FIND_AND_LOCK_FREE:
 		case OM_WRITE:
-		case OM_WRITE_NOTE:
+		case OM_WRITE_AND_WATCH:
 		case OM_WRITE_EACH:
 		case OM_SURVEY:
 			return true;
