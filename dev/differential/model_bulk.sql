@@ -118,7 +118,7 @@ BEGIN
 			ELSE format('%s jobs are %s', old_state, outcome) || CASE WHEN action = 'cancel'
 				AND old_state = 'executing' AND model.notifies() AND octet_length(
 					current_setting('differ.prefix') || '.oban_signal') < 64
-				THEN ', and their workers told'
+				THEN '; their workers are told'
 				ELSE '' END END;
 		RETURN NEXT;
 	END LOOP;

@@ -229,7 +229,7 @@ reason_of(const OmOutcomes *outcomes, const OmOutcome *outcome, bool done)
 	return psprintf("%s jobs are %s%s", outcome->old_state, done_to,
 					call->verb == OM_CANCEL && strcmp(outcome->old_state, "executing") == 0 &&
 							om_signals_kill(call->jobs)
-						? ", and their workers told"
+						? "; their workers are told"
 						: "");
 }
 

@@ -77,8 +77,8 @@ find_job_column(OmTrigger *trigger)
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("\"%s\" has no column \"%s\" for trigger \"%s\"", RelationGetRelationName(rel),
 					trigger->column, trigger->data->tg_trigger->tgname),
-			 errhint("The trigger's first argument is the name of the column that holds the "
-					 "jobs' ids, as it is, with OLD. or NEW. before it if wanted.")));
+			 errhint("The trigger's first argument is the column with the jobs' ids, without "
+					 "double quotes, as in 'job_id' or 'OLD.job_id'.")));
 
 	/* PostgreSQL also forbids generated columns of NEW in a BEFORE trigger's WHEN clause. */
 	if ((column->attgenerated && trigger->reads_new &&
@@ -181,7 +181,7 @@ om_trigger_begin(OmTrigger *trigger, FunctionCallInfo fcinfo, int nargs)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("function was not called by a trigger"),
-						errhint("Without arguments it is for CREATE TRIGGER.")));
+						errhint("Pass a job, or use it in CREATE TRIGGER.")));
 	trigger->data = (TriggerData *) fcinfo->context;
 
 	check_number_of_arguments(trigger, nargs);

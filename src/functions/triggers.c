@@ -243,7 +243,8 @@ find_callable(FunctionCallInfo fcinfo, const OmTrigger *trigger)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("callable \"%s\" of trigger \"%s\" on \"%s\" has no fixed schema", callable,
 						definition->tgname, RelationGetRelationName(trigger->data->tg_relation)),
-				 errdetail("Whoever fires the trigger would choose it, by search_path or pg_temp."),
+				 errdetail("The session that fires the trigger would choose the function, by its "
+						   "search_path or pg_temp."),
 				 errhint("Write its schema before it, as in 'public.a_function'.")));
 	return function;
 }

@@ -51,7 +51,7 @@ check_row(OmJobResult *result, TupleDesc row)
 		alike = TupleDescAttr(result->desc, i)->atttypid == TupleDescAttr(row, i)->atttypid;
 	if (!alike)
 		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-						errmsg("type %s is not as the extension made it",
+						errmsg("type %s was changed since the extension made it",
 							   format_type_be(result->desc->tdtypeid)),
 						errhint("Drop the extension and create it again.")));
 	if (result->desc->natts > row->natts)

@@ -155,7 +155,7 @@ check_relkind(Oid relid, const char *schema)
 	if (!is_table(get_rel_relkind(relid)))
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("\"%s.%s\" is not a table", schema, JOBS_TABLE),
-						errdetail("Jobs cannot be locked through it."), hint_at_prefix()));
+						errdetail("Its rows cannot be locked."), hint_at_prefix()));
 }
 
 /*

@@ -32,8 +32,8 @@ _PG_init(void)
 
 	DefineCustomBoolVariable("oban_manage.guard",
 							 "Whether oban_guard_job() guards the jobs of a table.",
-							 "Turn it off to change by hand what the guard would keep.", &om_guard,
-							 true, PGC_USERSET, 0, NULL, NULL, NULL);
+							 "Turn it off to make a change by hand that the guard would prevent.",
+							 &om_guard, true, PGC_USERSET, 0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("oban_manage");
 }

@@ -177,17 +177,17 @@ check_max_attempts(int64 id, int32 attempt, bool may_run, int32 max_attempts)
 	int64 least = (int64) attempt + (may_run ? 1 : 0);
 
 	if (max_attempts < least)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for \"%s\": %d", om_update_columns[OM_MAX_ATTEMPTS].name,
-						max_attempts),
-				 errdetail_plural("Job " INT64_FORMAT " has already made %d attempt.",
-								  "Job " INT64_FORMAT " has already made %d attempts.",
-								  (unsigned long) attempt, id, attempt),
-				 may_run ? errhint("Give at least " INT64_FORMAT ": Oban stops the whole queue "
-								   "over a waiting job that has no attempt left.",
-								   least)
-						 : errhint("Give at least " INT64_FORMAT ".", least)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid value for \"%s\": %d",
+							   om_update_columns[OM_MAX_ATTEMPTS].name, max_attempts),
+						errdetail_plural("Job " INT64_FORMAT " has already made %d attempt.",
+										 "Job " INT64_FORMAT " has already made %d attempts.",
+										 (unsigned long) attempt, id, attempt),
+						may_run ? errhint("Give at least " INT64_FORMAT
+										  ". In Oban, a waiting job that has "
+										  "no attempts left stops its whole queue.",
+										  least)
+								: errhint("Give at least " INT64_FORMAT ".", least)));
 }
 
 /*

@@ -115,8 +115,8 @@ check_untouched(CallableUpdate *run)
 					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 					 errmsg("job " INT64_FORMAT " was changed before its own changes were written",
 							om_job_ids_data(&run->pending.ids)[i]),
-					 errdetail("Changes are written for many jobs at once, when the callable has "
-							   "been called for each of them."),
+					 errdetail("The changes of many jobs are written together, after the "
+							   "callable was called for each of them."),
 					 errhint("Let the callable return what is to change, or update one job at a "
 							 "time.")));
 	}
