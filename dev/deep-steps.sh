@@ -47,6 +47,15 @@ run_some()
 	[ ! -e "$1/$4" ] || cat "$1/$4" >>"$log"
 }
 
+# run_tap SOURCES TEST…: tests of t/.
+run_tap()
+{
+	local status=0
+	in_group make -s -C "$1" "PG_CONFIG=$PG_CONFIG" installcheck REGRESS='' ISOLATION='' \
+		"PROVE_TESTS=${*:2}" PROVE_FLAGS=-v >"$log.out" 2>&1 || status=$?
+	tally_tap $status "$log.out"
+}
+
 # found COUNT FILE…: findings that tools have written to files, beside what the tests say.
 found()
 {
@@ -89,6 +98,7 @@ step_lock_first()
 		printf '\nbeside dev/lock_first.diff (<: missing, >: too many):\n' >>"$log"
 		cat "$differ" >>"$log"
 	fi
+	run_tap "$sources" t/002_lock_order.pl t/003_workers.pl t/007_callables.pl
 }
 
 # In some of each session's calls, which discard_caches.c draws, and tells why.
@@ -144,7 +154,7 @@ step_valgrind()
 
 step_newest()
 {
-	local server=$workplace/newest newest status=0
+	local server=$workplace/newest newest
 	newest=$(newest_version testing) || { failed=1; cat "$log.build" >>"$log"; return 0; }
 	need_debug_server "$newest" testing || return 0
 	start_server "$server"
@@ -153,9 +163,7 @@ step_newest()
 	found "$(grep -c TRAP: "$server/server.log")" "$server/server.log"
 
 	need_debug_server "$version" || return 0
-	in_group make -s "PG_CONFIG=$PG_CONFIG" installcheck REGRESS='' ISOLATION='' \
-		PROVE_TESTS=t/013_pg_upgrade.pl PROVE_FLAGS=-v >"$log.out" 2>&1 || status=$?
-	tally_tap $status "$log.out"
+	run_tap . t/013_pg_upgrade.pl
 	figures=$(grep -o 'from [0-9.]* to [0-9.]*' "$log.out" || true)
 	[[ $figures == *" to $newest."* ]] ||
 		{ failed=$((failed + 1)); echo "pg_upgrade was not to version $newest" >>"$log"; }

@@ -21,8 +21,10 @@
  *	 test shows this: without these conditions PostgreSQL would still run a correct
  *	 statement, but perhaps not in order.
  *
- * A build with -DOM_LOCK_FIRST does not use this file (plan_order.h).  It passes the
- * same tests, except where they check this file: dev/deep lock_first.
+ * A build with -DOM_LOCK_FIRST does not use this file (plan_order.h).  dev/deep
+ * lock_first runs the tests on it; dev/lock_first.diff has what differs.  Some of that
+ * is not only the plan: to delete several jobs by their ids needs UPDATE as well, and a
+ * missing job is reported (P0002) before a missing right (42501).
  */
 #include "statements/plan_order.h"
 

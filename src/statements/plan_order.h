@@ -3,7 +3,8 @@
  *		What plan_order.c does for run_query.c and plan_cache.c.
  *
  * With OM_LOCK_FIRST, plan_order.c is empty.  Then no statement is known to write jobs
- * in id order, so the callers always lock the jobs first.
+ * in id order, so the callers lock several jobs before they write them.  A single job is
+ * still written without a lock before it (OM_WRITE_ONE).
  */
 #ifndef OM_PLAN_ORDER_H
 #define OM_PLAN_ORDER_H
