@@ -61,11 +61,25 @@ extern int32 om_jobs_table_max_integer(Oid jobs, const char *column);
 
 #define OM_JOB_N_COLUMNS 19
 
+/* What a column of the jobs table holds; jobs_table.c says in which types */
+typedef enum OmColumnKind
+{
+	OM_INTEGER_COLUMN,
+	OM_STATE_COLUMN,
+	OM_TEXT_COLUMN,
+	OM_TEXTS_COLUMN,
+	OM_JSON_COLUMN,
+	OM_ERRORS_COLUMN,
+	OM_TIME_COLUMN,
+	OM_NO_COLUMN /* the table has no such column */
+} OmColumnKind;
+
 /* The columns of oban_job, as oban_manage--1.0.sql makes it */
 typedef struct OmJobColumn
 {
 	const char *name;
-	Oid type;
+	Oid type;		   /* in oban_job */
+	OmColumnKind kind; /* in the jobs table */
 } OmJobColumn;
 
 extern const OmJobColumn om_job_columns[];

@@ -31,53 +31,15 @@
 #define MAX_PREFIXES_SHOWN 10
 
 /* The types that a column has in some migration of either Oban */
-typedef enum ColumnKind
-{
-	INTEGER_COLUMN,
-	STATE_COLUMN,
-	TEXT_COLUMN,
-	TEXTS_COLUMN,
-	JSON_COLUMN,
-	ERRORS_COLUMN,
-	TIME_COLUMN
-} ColumnKind;
-
 static const char *const kind_descriptions[] = {
-	[INTEGER_COLUMN] = "smallint, integer or bigint",
-	[STATE_COLUMN] = "an enum",
-	[TEXT_COLUMN] = "text",
-	[TEXTS_COLUMN] = "an array of text",
-	[JSON_COLUMN] = "jsonb",
-	[ERRORS_COLUMN] = "jsonb or an array of jsonb",
-	[TIME_COLUMN] = "timestamp without time zone",
+	[OM_INTEGER_COLUMN] = "smallint, integer or bigint",
+	[OM_STATE_COLUMN] = "an enum",
+	[OM_TEXT_COLUMN] = "text",
+	[OM_TEXTS_COLUMN] = "an array of text",
+	[OM_JSON_COLUMN] = "jsonb",
+	[OM_ERRORS_COLUMN] = "jsonb or an array of jsonb",
+	[OM_TIME_COLUMN] = "timestamp without time zone",
 };
-
-/* clang-format off */
-static const struct
-{
-	const char *name;
-	ColumnKind kind;
-} needed_columns[] = {
-	{"id", INTEGER_COLUMN},
-	{"state", STATE_COLUMN},
-	{"queue", TEXT_COLUMN},
-	{"worker", TEXT_COLUMN},
-	{"attempt", INTEGER_COLUMN},
-	{"max_attempts", INTEGER_COLUMN},
-	{"priority", INTEGER_COLUMN},
-	{"args", JSON_COLUMN},
-	{"meta", JSON_COLUMN},
-	{"tags", TEXTS_COLUMN},
-	{"errors", ERRORS_COLUMN},
-	{"attempted_by", TEXTS_COLUMN},
-	{"inserted_at", TIME_COLUMN},
-	{"scheduled_at", TIME_COLUMN},
-	{"attempted_at", TIME_COLUMN},
-	{"completed_at", TIME_COLUMN},
-	{"cancelled_at", TIME_COLUMN},
-	{"discarded_at", TIME_COLUMN},
-};
-/* clang-format on */
 
 static int
 hint_at_prefix(void)
@@ -240,26 +202,28 @@ type_is_text(Oid type)
  * cast the column anyway, or PostgreSQL uses the base type.
  */
 static bool
-type_fits(Oid type, ColumnKind kind)
+type_fits(Oid type, OmColumnKind kind)
 {
 	Oid base = getBaseType(type);
 
 	switch (kind)
 	{
-		case INTEGER_COLUMN:
+		case OM_INTEGER_COLUMN:
 			return base == INT2OID || base == INT4OID || base == INT8OID;
-		case STATE_COLUMN:
+		case OM_STATE_COLUMN:
 			return type_is_enum(type);
-		case TEXT_COLUMN:
+		case OM_TEXT_COLUMN:
 			return type_is_text(base);
-		case TEXTS_COLUMN:
+		case OM_TEXTS_COLUMN:
 			return type_is_text(get_element_type(base));
-		case JSON_COLUMN:
+		case OM_JSON_COLUMN:
 			return type == JSONBOID;
-		case ERRORS_COLUMN:
+		case OM_ERRORS_COLUMN:
 			return type == JSONBOID || type == JSONBARRAYOID;
-		case TIME_COLUMN:
+		case OM_TIME_COLUMN:
 			return base == TIMESTAMPOID;
+		case OM_NO_COLUMN:
+			break;
 	}
 	return false; /* keep the compiler quiet */
 }
@@ -308,27 +272,30 @@ om_jobs_table_shape(Oid jobs, OmTableShape *shape)
 	shape->errors_is_array = false;
 
 	initStringInfo(&missing);
-	for (size_t i = 0; i < lengthof(needed_columns); i++)
+	for (int i = 0; i < OM_JOB_N_COLUMNS; i++)
 	{
-		Form_pg_attribute column = om_find_column(desc, needed_columns[i].name);
+		const OmJobColumn *needed = &om_job_columns[i];
+		Form_pg_attribute column = om_find_column(desc, needed->name);
 		Oid type;
 
+		if (needed->kind == OM_NO_COLUMN)
+			continue;
 		if (column == NULL)
 		{
-			appendStringInfo(&missing, "%s%s", nmissing++ > 0 ? ", " : "", needed_columns[i].name);
+			appendStringInfo(&missing, "%s%s", nmissing++ > 0 ? ", " : "", needed->name);
 			continue;
 		}
 
 		type = column->atttypid;
-		if (!type_fits(type, needed_columns[i].kind))
+		if (!type_fits(type, needed->kind))
 			ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-							errmsg("column \"%s\" of table %s has type %s", needed_columns[i].name,
+							errmsg("column \"%s\" of table %s has type %s", needed->name,
 								   shape->name, format_type_be(type)),
-							errdetail("It must be %s.", kind_descriptions[needed_columns[i].kind]),
+							errdetail("It must be %s.", kind_descriptions[needed->kind]),
 							errhint("Run Oban's latest migrations, or point "
 									"\"oban_manage.prefix\" at another schema.")));
 
-		if (needed_columns[i].kind == ERRORS_COLUMN)
+		if (needed->kind == OM_ERRORS_COLUMN)
 			shape->errors_is_array = (type == JSONBARRAYOID);
 	}
 
