@@ -110,21 +110,18 @@ typedef struct ChangeKey
 static const ChangeKey keys[] = {
 	{OM_KEY("args", "a JSON object"), OM_ARGS, read_object},
 	{OM_NUMBER_KEY("max_attempts", "a whole number of at least 1 that its column can hold"),
-						 OM_MAX_ATTEMPTS, read_max_attempts},
+		OM_MAX_ATTEMPTS, read_max_attempts},
 	{OM_KEY("meta", "a JSON object"), OM_META, read_object},
-	{OM_NUMBER_KEY("priority", "a whole number from 0 to 9"),
-					 OM_PRIORITY, read_priority},
-	{OM_KEY("queue", "a string that is not blank"),
-				  OM_QUEUE, read_name},
+	{OM_NUMBER_KEY("priority", "a whole number from 0 to 9"), OM_PRIORITY, read_priority},
+	{OM_KEY("queue", "a string that is not blank"), OM_QUEUE, read_name},
 	{OM_KEY("scheduled_at", "an ISO 8601 time such as \"2030-01-31T12:00:00Z\", "
-						  "in UTC when it has no offset, in the years 0001 to 9999"),
-						 OM_SCHEDULED_AT, read_scheduled_at},
+		"in UTC when it has no offset, in the years 0001 to 9999"),
+		OM_SCHEDULED_AT, read_scheduled_at},
 	{OM_KEY("tags", "an array of strings"), OM_TAGS, read_tags},
-	{OM_KEY("worker", "a string that is not blank"),
-				   OM_WORKER, read_name},
+	{OM_KEY("worker", "a string that is not blank"), OM_WORKER, read_name},
 	{OM_KEY("schedule_in", "a number of seconds, or an interval such as \"5 minutes\", "
-						 "that ends in the years 0001 to 9999"),
-						OM_SCHEDULED_AT, read_schedule_in},
+		"that ends in the years 0001 to 9999"),
+		OM_SCHEDULED_AT, read_schedule_in},
 };
 /* clang-format on */
 

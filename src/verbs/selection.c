@@ -3,7 +3,7 @@
  *		Finds the jobs of a call by its conditions.  Locks them in id order, or only
  *		looks at them.
  *
- * Calls arguments/filter.c for the parameters and statements/run_query.c; the verbs,
+ * Calls statements/conditions.c for the parameters and statements/run_query.c; the verbs,
  * manage_jobs.c and batches.c call this file.
  */
 #include "verbs/verbs.h"
