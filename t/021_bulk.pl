@@ -7,8 +7,8 @@
 #    server crashes: whole batches only are left, and the same call does the rest.
 # 3. What pg_stat_activity shows of a CALL: its text, with how far it has come after it.
 #
-# Shown to fail, by changes in src/: 1 with MAX_TRIES 1 in verbs/run.c; 2 when om_call_run_over
-# (verbs/parts.c) commits; 3 without show_activity (functions/batch_progress.c).
+# Shown to fail, by changes in src/: 1 with MAX_TRIES 1 in verbs/run.c; 3, and the likes of it in 2,
+# without show_activity (functions/batch_progress.c).
 
 use strict;
 use warnings;
