@@ -58,7 +58,8 @@ StaticAssertDecl(lengthof(om_update_columns) == OM_N_UPDATE_COLUMNS, "each colum
 bool
 om_looks_like_oban_job(TupleDesc desc)
 {
-	if (desc->natts < OM_JOB_N_COLUMNS)
+	if (desc->natts < OM_JOB_N_COLUMNS ||
+		(desc->natts > OM_JOB_N_COLUMNS && desc->tdtypeid == RECORDOID))
 		return false;
 	for (int i = 0; i < OM_JOB_N_COLUMNS; i++)
 	{
