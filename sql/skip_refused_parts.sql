@@ -10,8 +10,8 @@
 \pset format unaligned
 
 -- ---- The number of statements that write. A sequence counts them, because it keeps what is undone.
--- n refused jobs among m cost n log m statements, or two more for each job, where the table refuses a row as it is written,
--- and three times as many where it does so at the end of a statement, which does not tell which job it
+-- n refused jobs among m cost about 2 n log m statements where the table refuses a row as it is written,
+-- and 3 n log m where it does so at the end of a statement, which does not tell which job it
 -- was.
 CREATE SEQUENCE tools.statements;
 CREATE FUNCTION tools.count_statement() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -43,7 +43,7 @@ FROM unnest(ARRAY['1', '3000', '1500', '7, 8, 9, 2999', '10, 500, 501, 1500, 150
 	unnest('{BEFORE,AFTER}'::text[]) WITH ORDINALITY t(timing, n),
 	unnest('{cancel,delete,update}'::text[]) WITH ORDINALITY v(action, m),
 	tools.cost(action, 3000, tools.trigger(timing, 'P0001', format('{%s}', bad))) r,
-	LATERAL (SELECT 1 + r.refused * CASE timing WHEN 'BEFORE' THEN 2 + ceil(log(2, 3000))
+	LATERAL (SELECT 1 + r.refused * CASE timing WHEN 'BEFORE' THEN 2 + 2 * ceil(log(2, 3000))
 		ELSE 3 * ceil(log(2, 3000)) END) l(most)
 ORDER BY o, n, m;
 -- A clean set takes one, whatever the triggers; so does one whose jobs are kept.

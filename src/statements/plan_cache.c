@@ -7,8 +7,8 @@
  * on the table.  When a plan is out of date, its text is built again too, because
  * schemas, tables, columns and types may have been renamed.
  *
- * A query that finds its jobs by their ids alone has one generic plan, by index
- * (plan_order.c).  A filter is planned with its values each time, because the best
+ * A query that finds its jobs by their ids has one generic plan, by index
+ * (plan_order.c).  Any other filter is planned with its values each time, because the best
  * plan depends on how many jobs match and which partial index can be used.
  *
  * The number of plans is limited, because users choose the tables and the filters.

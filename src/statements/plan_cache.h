@@ -14,7 +14,7 @@ typedef struct OmKeptPlan
 	SPIPlanPtr plan;
 	int result_code;   /* of OmStatement */
 	bool no_force;	   /* made while FORCE ROW LEVEL SECURITY did not apply */
-	bool by_id;		   /* finds its jobs by their ids alone, with one generic plan */
+	bool by_id;		   /* finds its jobs by their ids, with one generic plan */
 	OmPlanOrder order; /* of that plan */
 	int users;		   /* number of runs in progress, because triggers may nest */
 	bool dropped;	   /* by the cache; the last run frees the plan */

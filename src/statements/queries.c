@@ -222,11 +222,20 @@ om_query_reads_only(OmQuery query)
 }
 
 /*
- * Does the query find its jobs by their ids alone?
+ * Does the query find its jobs by their ids?  Further conditions are tested on the rows
+ * that it finds.
  */
 bool
 om_query_is_by_id(OmQuery query)
 {
-	return query.conditions.levels[0] == OM_BY_ID.levels[0] ||
-		   query.conditions.levels[0] == OM_BY_IDS.levels[0];
+	return (query.conditions.levels[0] & (OM_BY_ID.levels[0] | OM_BY_IDS.levels[0])) != 0;
+}
+
+/*
+ * Does it read no other column to find them?
+ */
+bool
+om_query_is_by_id_alone(OmQuery query)
+{
+	return (query.conditions.levels[0] & ~(OM_BY_ID.levels[0] | OM_BY_IDS.levels[0])) == 0;
 }

@@ -179,6 +179,7 @@ typedef struct OmStatement
 extern void om_query_build(OmQuery query, const OmTableShape *shape, OmStatement *statement);
 extern bool om_query_reads_only(OmQuery query);
 extern bool om_query_is_by_id(OmQuery query);
+extern bool om_query_is_by_id_alone(OmQuery query);
 
 /* ---- rows.c: the rows that statements return ---- */
 

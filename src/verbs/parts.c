@@ -14,8 +14,10 @@
  *
  * Once a job was refused, parts are small, because the work of a part that is refused is
  * lost.  Small parts cost more statements.  With one refused job among "gap" jobs, the
- * sum of both is least at a size in proportion to the square root of the gap.  Where
- * refused jobs stand together, parts begin with one job, and double while they succeed.
+ * sum of both is least at a size in proportion to the square root of the gap.  A longer
+ * run of good jobs lets the parts grow with it, so n refused jobs among m take about
+ * n log m statements.  Where refused jobs stand together, parts begin with one job, and
+ * double while they succeed.
  *
  * batches.c and manage_jobs.c call this file; this file calls run.c.
  */
@@ -58,6 +60,8 @@ largest_part(const Parts *parts)
 	/* About the root */
 	while (2 * size * size <= OVERHEAD * gap && size < parts->count)
 		size *= 2;
+	/* So that a long list with few refused jobs does not take many parts */
+	size = Max(size, refusals->since_refused / 4);
 	return (int) Min(size, parts->count);
 }
 
