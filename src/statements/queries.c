@@ -221,6 +221,8 @@ om_query_reads_only(OmQuery query)
 		   query.step == OM_RUN_ENDED || query.step == OM_STATE;
 }
 
+#define BY_ID_OR_IDS (OM_CONDITION_BIT(OM_ID_IS) | OM_CONDITION_BIT(OM_ID_IS_ANY))
+
 /*
  * Does the query find its jobs by their ids?  Further conditions are tested on the rows
  * that it finds.
@@ -228,7 +230,7 @@ om_query_reads_only(OmQuery query)
 bool
 om_query_is_by_id(OmQuery query)
 {
-	return (query.conditions.levels[0] & (OM_BY_ID.levels[0] | OM_BY_IDS.levels[0])) != 0;
+	return (query.conditions.levels[0] & BY_ID_OR_IDS) != 0;
 }
 
 /*
@@ -237,5 +239,5 @@ om_query_is_by_id(OmQuery query)
 bool
 om_query_is_by_id_alone(OmQuery query)
 {
-	return (query.conditions.levels[0] & ~(OM_BY_ID.levels[0] | OM_BY_IDS.levels[0])) == 0;
+	return (query.conditions.levels[0] & ~BY_ID_OR_IDS) == 0;
 }

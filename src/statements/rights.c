@@ -65,5 +65,7 @@ om_rights_error_callback(void *arg)
 			changes_jobs(query) ? om_verb_texts[query.verb].rights : "SELECT",
 			quote_qualified_identifier(get_namespace_name_or_temp(get_rel_namespace(running->jobs)),
 									   get_rel_name(running->jobs)),
-			om_query_is_by_id_alone(query) ? "" : " A filter needs SELECT on the columns that it names.");
+			om_query_is_by_id_alone(query)
+				? ""
+				: " A filter needs SELECT on the columns that it names.");
 }

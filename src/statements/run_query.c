@@ -69,8 +69,16 @@ take_old_state(RowReceiver *receiver, TupleTableSlot *row)
 	return ExecStoreVirtualTuple(rest);
 }
 #else
-#define prepare_rest(receiver, row)	  ((void) 0)
-#define take_old_state(receiver, row) (row)
+static void
+prepare_rest(RowReceiver *receiver, TupleDesc row)
+{
+}
+
+static TupleTableSlot *
+take_old_state(RowReceiver *receiver, TupleTableSlot *row)
+{
+	return row;
+}
 #endif
 
 static bool
