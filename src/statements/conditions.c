@@ -129,9 +129,8 @@ om_conditions_have_limit(OmConditionSet set)
 }
 
 /*
- * The conditions of a level, each after a separator, and then those of the next level,
- * negated.  A job that lacks a value (NULL) does not meet the condition, so it meets the
- * negated one.  Returns the separator for what follows.
+ * The conditions of a level, each after a separator.  Returns the separator for what
+ * follows.
  */
 static const char *
 append_level(StringInfo sql, OmConditionSet set, int level, const char *separator)
@@ -146,28 +145,34 @@ append_level(StringInfo sql, OmConditionSet set, int level, const char *separato
 		appendStringInfo(sql, conditions[i].text, ++param);
 		separator = " AND ";
 	}
-	if (has(set, level, OM_NOT))
-	{
-		appendStringInfo(sql, "%s(", separator);
-		/* A level without conditions is every job. */
-		if (set.levels[level + 1] == 0)
-			appendStringInfoString(sql, "true");
-		else
-			(void) append_level(sql, set, level + 1, "");
-		appendStringInfoString(sql, ") IS NOT TRUE");
-		separator = " AND ";
-	}
 	return separator;
 }
 
 /*
  * WHERE conditions AND the condition of the verb, which may be NULL
+ *
+ * The conditions of a next level stand last, negated.  A job that lacks a value (NULL)
+ * does not meet the condition, so it meets the negated one.
  */
 void
 om_conditions_append(StringInfo sql, OmConditionSet set, const char *verb_condition)
 {
 	const char *separator = append_level(sql, set, 0, " WHERE ");
+	int level = 0;
 
+	while (has(set, level, OM_NOT))
+	{
+		appendStringInfo(sql, "%s(", separator);
+		separator = append_level(sql, set, ++level, "");
+		/* A level without conditions is every job. */
+		if (set.levels[level] == 0)
+			appendStringInfoString(sql, "true");
+	}
+	for (int closed = 0; closed < level; closed++)
+		appendStringInfoString(sql, ") IS NOT TRUE");
+
+	if (level > 0)
+		separator = " AND ";
 	if (verb_condition != NULL)
 		appendStringInfo(sql, "%s%s", separator, verb_condition);
 }
