@@ -107,6 +107,14 @@ SELECT string_agg(DISTINCT tags::text, ' ') FROM py.oban_jobs;
 CALL tools.fill(5000, 'ex14');
 SELECT oban_update_all_jobs_with('{"all": true}', 'tools.raised', prefix => 'ex14', max_jobs => 4500);
 SELECT tags, count(*), max(id) FROM ex14.oban_jobs GROUP BY 1 ORDER BY 1;
+-- A callable that lost to another transaction is not called again.
+CREATE SEQUENCE tools.called;
+CREATE FUNCTION tools.loses(job oban_job) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE EXCEPTION 'lost by call %', nextval('tools.called') USING ERRCODE = 'deadlock_detected';
+END $$;
+SELECT code, message
+FROM tools.try('SELECT oban_update_all_jobs_with(''{"all": true}'', ''tools.loses'', prefix => ''ex14'')');
 
 DROP SCHEMA by_hash, by_state CASCADE;
 DROP SCHEMA tools, ex9, ex11, ex14, py CASCADE;

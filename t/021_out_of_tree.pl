@@ -72,7 +72,7 @@ for my $file (qw(oban_manage.so oban_manage.control oban_manage--1.0.sql oban_ma
 	like($installed, qr{/\Q$file\E$}m, "installed: $file");
 }
 command_ok([ @make, 'uninstall', "DESTDIR=$root" ], 'make uninstall');
-is((run_command([ 'find', $root, '-name', 'oban_manage*' ]))[0], '', 'nothing is left of it');
+is((run_command([ 'find', $root, '-type', 'f', '-o', '-name', 'oban_manage' ]))[0], '', 'nothing is left of it');
 
 my $node = PostgreSQL::Test::Cluster->new('out_of_tree');
 $node->init(extra => [ '--no-locale', '--encoding=UTF8' ]);
