@@ -57,7 +57,7 @@ class Client:
     def _update(self):
         try:
             with self.bench.connect(self.table) as connection:
-                while not self.done.wait(0.002):
+                while not self.done.is_set():
                     start = time.monotonic()
                     connection.execute(f"UPDATE {self.table.name} SET meta = meta WHERE id = %s",
                                        [self.job], prepare=True)
