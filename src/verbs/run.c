@@ -9,9 +9,15 @@
 #include "verbs/verbs.h"
 
 #include "access/xact.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 /* How often a call is tried that loses to other transactions */
 #define MAX_TRIES 32
+
+/* Seconds from a deadlock to the next try: the first wait, which grows by as much, and the last */
+#define FIRST_WAIT 0.05
+#define LAST_WAIT  0.5
 
 /*
  * Run a verb over the jobs of the call's filter.  Returns how many jobs it changed,
@@ -64,6 +70,18 @@ may_try_again(const OmCall *call, const ErrorData *error)
 }
 
 /*
+ * Wait before the next try.  After a deadlock, the other transaction is about to take
+ * the lock that we gave up.  A call that begins again at once would often take it
+ * first, and meet the other one in the next deadlock.
+ */
+static void
+wait_for_other(const ErrorData *error, int tries)
+{
+	if (error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
+		(void) DirectFunctionCall1(pg_sleep, Float8GetDatum(Min(tries * FIRST_WAIT, LAST_WAIT)));
+}
+
+/*
  * The same in a subtransaction.  A call that loses to a deadlock, or to a row that
  * moves to another partition, gives up its locks and begins again.  Returns NULL, or
  * the error with which the call failed; then it is undone.
@@ -76,6 +94,7 @@ om_call_try(OmCall *call, uint64 *count)
 
 	for (int tries = 1; error != NULL && tries < MAX_TRIES && may_try_again(call, error); tries++)
 	{
+		wait_for_other(error, tries);
 		FreeErrorData(error);
 		error = try_call(&try);
 	}
