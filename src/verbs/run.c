@@ -15,9 +15,8 @@
 /* How often a call is tried that loses to other transactions */
 #define MAX_TRIES 32
 
-/* Seconds from a deadlock to the next try: the first wait, which grows by as much, and the last */
-#define FIRST_WAIT 0.05
-#define LAST_WAIT  0.5
+/* Seconds from a deadlock to the next try */
+#define WAIT 0.1
 
 /*
  * Run a verb over the jobs of the call's filter.  Returns how many jobs it changed,
@@ -75,10 +74,10 @@ may_try_again(const OmCall *call, const ErrorData *error)
  * first, and meet the other one in the next deadlock.
  */
 static void
-wait_for_other(const ErrorData *error, int tries)
+wait_for_other(const ErrorData *error)
 {
 	if (error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
-		(void) DirectFunctionCall1(pg_sleep, Float8GetDatum(Min(tries * FIRST_WAIT, LAST_WAIT)));
+		(void) DirectFunctionCall1(pg_sleep, Float8GetDatum(WAIT));
 }
 
 /*
@@ -94,7 +93,7 @@ om_call_try(OmCall *call, uint64 *count)
 
 	for (int tries = 1; error != NULL && tries < MAX_TRIES && may_try_again(call, error); tries++)
 	{
-		wait_for_other(error, tries);
+		wait_for_other(error);
 		FreeErrorData(error);
 		error = try_call(&try);
 	}
