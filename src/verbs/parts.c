@@ -66,6 +66,16 @@ largest_part(const Parts *parts)
 }
 
 /*
+ * Let the call be over these jobs alone, if they still match its filter.
+ */
+static void
+choose_jobs(OmCall *call, OmJobIds *ids)
+{
+	call->over = ids;
+	om_filter_restrict(&call->filter, om_job_ids_array(ids));
+}
+
+/*
  * Try the next part of the jobs.  Returns NULL, or the error with which it failed.
  */
 static ErrorData *
@@ -77,8 +87,7 @@ try_part(const Parts *parts, int count, uint64 *changed)
 	om_job_ids_init(&ids, count);
 	for (int i = 0; i < count; i++)
 		om_job_ids_add(&ids, parts->ids[parts->from + i]);
-	parts->call->over = &ids;
-	om_filter_restrict(&parts->call->filter, om_job_ids_array(&ids));
+	choose_jobs(parts->call, &ids);
 	error = om_call_try(parts->call, changed);
 	parts->call->over = NULL;
 	pfree(ids.array);
@@ -185,8 +194,7 @@ om_call_run_over(OmCall *call, OmJobIds *ids, bool again)
 
 	if (call->refusals == NULL)
 	{
-		call->over = ids;
-		om_filter_restrict(&call->filter, om_job_ids_array(ids));
+		choose_jobs(call, ids);
 		return again ? om_call_run_again(call) : om_call_run(call);
 	}
 
