@@ -116,7 +116,7 @@ extern void om_limit_argument(FunctionCallInfo fcinfo, int argno, OmFilter *filt
 extern int64 om_max_jobs_argument(FunctionCallInfo fcinfo, int argno);
 extern int32 om_batch_size_argument(FunctionCallInfo fcinfo, int argno);
 extern double om_interval_argument(FunctionCallInfo fcinfo, int argno, const char *name);
-extern OmCallable *om_callable_argument(FunctionCallInfo fcinfo, int argno, Oid jobs,
-										NullableDatum *context);
+extern OmCallable *om_callable_argument(FunctionCallInfo fcinfo, int argno, Oid jobs);
+extern NullableDatum om_context_argument(FunctionCallInfo fcinfo, int argno);
 
 #endif /* OM_ARGUMENTS_H */

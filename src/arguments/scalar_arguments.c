@@ -87,23 +87,29 @@ om_interval_argument(FunctionCallInfo fcinfo, int argno, const char *name)
 }
 
 /*
- * A callable for a jobs table that is locked, and its context, which is the argument
- * after it.
+ * A callable for a jobs table that is locked.
  *
  * Errors: NULL (22004), and those of om_callable_prepare.
  */
 OmCallable *
-om_callable_argument(FunctionCallInfo fcinfo, int argno, Oid jobs, NullableDatum *context)
+om_callable_argument(FunctionCallInfo fcinfo, int argno, Oid jobs)
 {
-	/* Detoast the context once, not in each call of the callable. */
-	const Jsonb *json = om_jsonb_argument(fcinfo, argno + 1);
-
 	if (PG_ARGISNULL(argno))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("callable must not be null"),
 				 errhint("Pass the name of a function that takes the job and returns the "
 						 "changes as jsonb.")));
-	context->isnull = (json == NULL);
-	context->value = PointerGetDatum(json);
 	return om_callable_prepare(fcinfo, PG_GETARG_OID(argno), jobs);
+}
+
+/*
+ * The context of a callable.  It is detoasted here, once, not in each call of the
+ * callable, nor after a commit, when the stored value may be gone.
+ */
+NullableDatum
+om_context_argument(FunctionCallInfo fcinfo, int argno)
+{
+	const Jsonb *json = om_jsonb_argument(fcinfo, argno);
+
+	return (NullableDatum){.value = PointerGetDatum(json), .isnull = (json == NULL)};
 }

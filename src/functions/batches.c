@@ -27,10 +27,11 @@
 typedef struct Walk
 {
 	FunctionCallInfo fcinfo;
-	int callable_argno; /* of the callable, before its context; 0: none */
+	int callable_argno; /* 0: no callable */
 	const Jsonb *filter;
-	const Jsonb *changes; /* update */
-	const text *prefix;	  /* NULL: oban_manage.prefix */
+	const Jsonb *changes;  /* update */
+	NullableDatum context; /* for the callable */
+	const text *prefix;	   /* NULL: oban_manage.prefix */
 	int32 batch_size;
 	double pause;	/* seconds */
 	int64 max_jobs; /* end the walk after so many changed jobs */
@@ -65,12 +66,12 @@ begin_call(Walk *walk)
 		.spread = walk->spread.length > 0 ? &walk->spread : NULL,
 		.skip_locked = walk->skip_locked,
 		.refusals = walk->skip_refused ? &walk->refusals : NULL,
+		.context = walk->context,
 		.jobs = om_jobs_table_by_prefix(walk->prefix, RowExclusiveLock),
 	};
 	om_filter_read(&call->filter, walk->filter, call->jobs);
 	if (walk->callable_argno > 0)
-		call->callable =
-			om_callable_argument(walk->fcinfo, walk->callable_argno, call->jobs, &call->context);
+		call->callable = om_callable_argument(walk->fcinfo, walk->callable_argno, call->jobs);
 	else if (call->verb == OM_UPDATE)
 		om_changes_check(&call->changes, walk->changes, call->jobs);
 	return call;
@@ -224,8 +225,8 @@ run_in_batches(FunctionCallInfo fcinfo, OmVerb verb, bool callable)
 	walk.filter = om_jsonb_argument(fcinfo, argno++);
 	if (callable)
 	{
-		walk.callable_argno = argno;
-		argno += 2;
+		walk.callable_argno = argno++;
+		walk.context = om_context_argument(fcinfo, argno++);
 	}
 	else if (verb == OM_UPDATE)
 		walk.changes = om_jsonb_argument(fcinfo, argno++);

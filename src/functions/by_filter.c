@@ -57,7 +57,10 @@ run_by_filter(FunctionCallInfo fcinfo, OmVerb verb, bool callable)
 
 	om_filter_read(&call.filter, om_jsonb_argument(fcinfo, 0), call.jobs);
 	if (callable)
-		call.callable = om_callable_argument(fcinfo, 1, call.jobs, &call.context);
+	{
+		call.callable = om_callable_argument(fcinfo, 1, call.jobs);
+		call.context = om_context_argument(fcinfo, 2);
+	}
 	else if (verb == OM_UPDATE)
 		om_changes_check(&call.changes, om_jsonb_argument(fcinfo, 1), call.jobs);
 	om_limit_argument(fcinfo, max_jobs_argno, &call.filter);

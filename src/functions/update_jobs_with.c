@@ -14,9 +14,9 @@
 static Datum
 update_by_callable(FunctionCallInfo fcinfo, Oid jobs, OmJobIds *ids)
 {
-	OmJobList list = {.ids = ids};
+	OmJobList list = {.ids = ids, .context = om_context_argument(fcinfo, 2)};
 	OmJobResult result;
-	OmCallable *callable = om_callable_argument(fcinfo, 1, jobs, &list.context);
+	OmCallable *callable = om_callable_argument(fcinfo, 1, jobs);
 
 	om_job_result_init(&result, fcinfo);
 	if (ids->count > 0)
